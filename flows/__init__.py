@@ -1,0 +1,1 @@
+"""When things run: the method on one page, the study file and the command line."""

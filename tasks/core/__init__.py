@@ -1,0 +1,1 @@
+"""How things are computed: algebra and bytes. Nothing here knows Prefect or a study."""

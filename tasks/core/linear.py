@@ -1,0 +1,192 @@
+"""Convex heads: L2-regularised softmax on features, trained to the optimum.
+
+For rows x_i with class y_i and weight w_i the objective is the weighted mean loss plus a penalty,
+
+    J(W, b) = sum_i w_i * -log softmax(W x_i + b)[y_i] / sum_i w_i  +  strength / 2 * ||W||^2,
+
+with the bias free. scikit-learn's C is 1 / (strength * sum_i w_i). The features are standardised
+first, by the weighted mean and deviation of the same rows.
+
+The penalty does not change when the features are rotated, so the search runs in the eigenbasis of
+their covariance: directions in which no row extends drop out (exact, and with N < D that is most of
+them), and scaling each direction by its curvature makes the problem nearly round, so that tens of
+steps do where thousands would be needed. What was reached is certified by the gradient's norm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.core.lbfgs import minimise
+
+TRAINER_VERSION = 1
+"""Raised when the same rows and strengths give another head."""
+
+TOLERANCE = 1e-6
+"""A head has converged when ||grad J|| is at most this, in standardised features."""
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Centre and scale of each feature; both (D,) float64."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Centre and scale rows; (N, D) -> (N, D) float64."""
+        return (features.astype(np.float64) - self.mean) / self.scale
+
+
+@dataclass(frozen=True)
+class SoftmaxHead:
+    """A softmax head on raw features: the standardisation is folded in.
+
+    Attributes:
+        weight: (C, D) float64.
+        bias: (C,) float64.
+        strength: the L2 strength that it was trained with.
+        gradient_norm: ||grad J|| where the search ended; the certificate.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    strength: float
+    gradient_norm: float
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the optimum was reached to within `TOLERANCE`."""
+        return self.gradient_norm <= TOLERANCE
+
+    def log_proba(self, features: np.ndarray) -> np.ndarray:
+        """Return log probabilities; (N, D) -> (N, C) float64."""
+        scores = features.astype(np.float64) @ self.weight.T + self.bias  # (N, C)
+        top = scores.max(axis=1, keepdims=True)
+        return scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+
+
+def standardisation(features: np.ndarray, weights: np.ndarray) -> Standardisation:
+    """Find the weighted mean and deviation of each feature.
+
+    A feature that does not vary is left unscaled, so that its column becomes zero.
+
+    Args:
+        features: (N, D).
+        weights: (N,) at least zero, some above.
+    """
+    share = weights / weights.sum()
+    rows = features.astype(np.float64)
+    mean = share @ rows  # (D,)
+    scale = np.sqrt(share @ np.square(rows - mean))
+    flat = scale <= 1e-6 * np.abs(rows).max(axis=0, initial=0)
+    return Standardisation(mean, np.where(flat, 1.0, scale))
+
+
+def fit_softmax(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    classes: int,
+    strengths: Sequence[float],
+    tolerance: float = TOLERANCE,
+) -> list[SoftmaxHead]:
+    """Train one softmax head for each strength, all in one batch.
+
+    Args:
+        features: (N, D) any float type.
+        labels: (N,) int, 0 <= label < classes; a class may have no row.
+        weights: (N,) sample weights, at least zero, some above.
+        classes: C.
+        strengths: S positive numbers.
+        tolerance: the gradient norm to reach; comparing strengths needs less than keeping a head does.
+
+    Returns:
+        S heads in the order of `strengths`. One that did not converge says so.
+    """
+    standard = standardisation(features, weights)
+    rows = torch.from_numpy(standard.apply(features))  # (N, D)
+    share = torch.from_numpy(np.asarray(weights, dtype=np.float64) / weights.sum())  # (N,)
+    basis, variance = _eigenbasis(rows, share)  # (D, R), (R,)
+    problem = _Softmax(rows @ basis, torch.from_numpy(labels), share, variance, classes, torch.tensor(strengths), tolerance)
+    reached = minimise(problem.objective, problem.start(), problem.is_done)
+    _, gradient = problem.objective(reached.x, torch.arange(len(strengths)))
+    norms = problem.norms(gradient, torch.arange(len(strengths)))
+    heads = []
+    for number, strength in enumerate(strengths):
+        rotated, bias = problem.unpack(reached.x[number : number + 1], torch.tensor([number]))
+        weight = (basis @ rotated[0]).T.numpy() / standard.scale  # (C, D)
+        shift = bias[0].numpy() - weight @ standard.mean  # (C,)
+        heads.append(SoftmaxHead(weight, shift, float(strength), float(norms[number])))
+    return heads
+
+
+def _eigenbasis(rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions in which the weighted rows extend, and their variances: (D, R), (R,)."""
+    scaled = rows * share.sqrt()[:, None]  # (N, D)
+    if len(scaled) < scaled.shape[1]:
+        variance, vectors = torch.linalg.eigh(scaled @ scaled.T)  # (N,), (N, N)
+        vectors = scaled.T @ vectors / variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # (D, N)
+    else:
+        variance, vectors = torch.linalg.eigh(scaled.T @ scaled)  # (D,), (D, D)
+    extends = variance > 1e-12 * variance.max().clamp_min(1e-300)
+    return vectors[:, extends], variance[extends]
+
+
+class _Softmax:
+    """The objective in scaled coordinates u = W * sqrt(curvature), one row of P = (R + 1) * C numbers a problem."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        labels: Tensor,
+        share: Tensor,
+        variance: Tensor,
+        classes: int,
+        strengths: Tensor,
+        tolerance: float,
+    ) -> None:
+        self.rows, self.share, self.tolerance = rows, share, tolerance
+        self.hot = torch.nn.functional.one_hot(labels, classes).to(rows)  # (N, C)
+        self.strengths = strengths.to(rows)  # (S,)
+        p = (share @ self.hot).clamp_min(1e-12)
+        spread = float((p * (1 - p)).sum() / max(1, classes - 1))  # mean curvature of the loss in a logit, at the start
+        curvature = spread * variance + self.strengths[:, None]  # (S, R)
+        self.scale = torch.cat([curvature.rsqrt(), torch.ones(len(strengths), 1).to(rows)], dim=1)  # (S, R + 1)
+        self.classes = classes
+
+    def start(self) -> Tensor:
+        """All heads start from zero: (S, P)."""
+        return torch.zeros(len(self.strengths), self.scale.shape[1] * self.classes, dtype=self.rows.dtype)
+
+    def unpack(self, u: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rotated weights (A, R, C) and biases (A, C)."""
+        scaled = u.view(len(u), -1, self.classes) * self.scale[which, :, None]
+        return scaled[:, :-1], scaled[:, -1]
+
+    def objective(self, u: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate J and its gradient in u; the rows are read twice for all problems together."""
+        weight, bias = self.unpack(u, which)  # (A, R, C), (A, C)
+        problems, rank, classes = weight.shape
+        wide = weight.permute(1, 0, 2).reshape(rank, problems * classes)
+        logits = (self.rows @ wide).view(-1, problems, classes) + bias  # (N, A, C)
+        log_p = logits.log_softmax(dim=2)
+        loss = -torch.einsum("n,nac,nc->a", self.share, log_p, self.hot)
+        penalty = self.strengths[which] / 2 * weight.square().sum((1, 2))
+        slope = (log_p.exp() - self.hot[:, None]) * self.share[:, None, None]  # (N, A, C)
+        wide = self.rows.T @ slope.view(-1, problems * classes)  # (R, A * C)
+        by_weight = wide.view(rank, problems, classes).permute(1, 0, 2) + self.strengths[which, None, None] * weight
+        gradient = torch.cat([by_weight, slope.sum(0)[:, None]], dim=1) * self.scale[which, :, None]
+        return loss + penalty, gradient.reshape(problems, -1)
+
+    def norms(self, gradient: Tensor, which: Tensor) -> Tensor:
+        """Return ||grad J|| in standardised features, (A,)."""
+        return (gradient.view(len(gradient), -1, self.classes) / self.scale[which, :, None]).flatten(1).norm(dim=1)
+
+    def is_done(self, gradient: Tensor, value: Tensor, which: Tensor) -> Tensor:
+        """Stop a problem below the certificate, with room for rounding."""
+        return self.norms(gradient, which) <= self.tolerance / 2

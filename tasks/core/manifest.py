@@ -1,0 +1,135 @@
+"""Where samples come from: a manifest, or a folder with one sub-folder per class.
+
+A manifest is a CSV file, or a Python file whose `manifest()` returns the same table. Columns:
+`path` (relative to the manifest's folder, or absolute), one per target, and if wanted a weight,
+a group, and whatever else the study names.
+"""
+
+import os
+import runpy
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.core.errors import RequestError
+from tasks.core.media import IMAGE_SUFFIXES
+
+FOLDER_TARGET = "class"
+"""The target's name when folders are the labels."""
+
+
+def read_manifest(source: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a manifest as text.
+
+    Args:
+        source: a `.csv` file, or a `.py` file that defines `manifest()`.
+        columns: the columns that the study names, besides `path`.
+
+    Returns:
+        One row per line, every column as text, blanks as "".
+
+    Raises:
+        RequestError: if the file, a column, or every row is missing.
+    """
+    if not source.is_file():
+        raise RequestError(f"{source}: no such manifest; give a CSV file with a column `path`, or a .py file")
+    frame = _run(source) if source.suffix == ".py" else _read_csv(source)
+    check_columns(source, list(frame.columns), columns)
+    if frame.empty:
+        raise RequestError(f"{source}: no rows; one line per sample is needed")
+    return frame
+
+
+def check_columns(source: Path, found: list[str], needed: Iterable[str]) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        RequestError: naming the missing column and the nearest one found.
+    """
+    for column in ("path", *needed):
+        if column not in found:
+            near = get_close_matches(column, found, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RequestError(f"{source}: no column {column!r}{hint} (found: {', '.join(found)})")
+
+
+def scan_folder(folder: Path) -> pd.DataFrame:
+    """List the pictures of a folder with one sub-folder per class.
+
+    Hidden files, and files whose names do not end like a picture's, are passed over.
+
+    Returns:
+        Columns `path` (relative to the folder) and `class`, sorted by path.
+
+    Raises:
+        RequestError: if there are fewer than two sub-folders with pictures.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"{folder}: no such folder; give a folder with one sub-folder per class, or a study.toml")
+    rows = [
+        (str(path.relative_to(folder)), path.relative_to(folder).parts[0])
+        for kind in sorted(folder.iterdir())
+        if kind.is_dir() and not kind.name.startswith(".")
+        for path in _pictures(kind)
+    ]
+    classes = {name for _, name in rows}
+    if len(classes) < 2:
+        raise RequestError(
+            f"{folder}: pictures in {len(classes)} sub-folder(s); at least two are needed, one for each class"
+        )
+    return pd.DataFrame(sorted(rows), columns=["path", FOLDER_TARGET])
+
+
+def locate(paths: Iterable[str], folder: Path) -> tuple[list[Path], list[str]]:
+    """Turn a manifest's paths into places.
+
+    A relative path stays below `folder`; an absolute one is taken as the user's own word.
+
+    Args:
+        paths: as written in the manifest.
+        folder: the data folder.
+
+    Returns:
+        One absolute place for each path, and beside it what is wrong with the path, or "".
+    """
+    base = Path(os.path.abspath(folder))
+    places = [Path(os.path.normpath(base / path)) for path in paths]
+    problems = [_path_problem(path, place, base) for path, place in zip(paths, places, strict=True)]
+    return places, problems
+
+
+def _path_problem(path: str, place: Path, base: Path) -> str:
+    if not path:
+        return "no path given"
+    if "\0" in path:
+        return "the path holds a zero byte"
+    if not os.path.isabs(path) and not place.is_relative_to(base):
+        return f"outside the data folder {base}; write an absolute path if that is meant"
+    return ""
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [
+        Path(parent, name)
+        for parent, folders, names in os.walk(folder)
+        for name in (*names, *folders)
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    ]
+
+
+def _read_csv(source: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise RequestError(f"{source}: not a CSV file with a header line ({error})") from error
+
+
+def _run(source: Path) -> pd.DataFrame:
+    """Call the user's own `manifest()`; its floats become the shortest text that reads back."""
+    table = runpy.run_path(str(source)).get("manifest")
+    if table is None:
+        raise RequestError(f"{source}: defines no function manifest(); it must return the table of samples")
+    frame: pd.DataFrame = table()
+    return frame.astype(object).where(frame.notna(), "").map(str)

@@ -1,0 +1,111 @@
+"""Image files -> pixels, by a spec that is hashed.
+
+Pillow decodes and resizes; what it is asked to do is pinned here and enters every feature's
+identity through `ImageSpec` and `MEDIA_VERSION`.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MEDIA_VERSION = 1
+"""Raised when the same file and spec give other pixels."""
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
+)
+BACKDROP = (255, 255, 255)
+"""Transparent pixels show this colour."""
+
+Image.MAX_IMAGE_PIXELS = 178_956_970  # Pillow's own limit, stated; `decode` refuses beyond it
+
+
+class MediaError(ValueError):
+    """A file's bytes are no picture that can be read; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture becomes a network's input.
+
+    The shorter side is resized to `resize` pixels (Pillow, bicubic, antialiased), the centre
+    `crop` x `crop` is cut out, and (value - mean) / std is taken per channel, values from 0 to 255.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def identity(self) -> list[object]:
+        """Say all that decides the pixels, as plain values."""
+        return [MEDIA_VERSION, self.resize, self.crop, list(self.mean), list(self.std)]
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a picture file to upright 8-bit RGB.
+
+    EXIF orientation is applied, the first frame of an animation is taken, 16-bit grey is scaled
+    to 8 bits, and transparency shows white.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        An image in mode "RGB".
+
+    Raises:
+        MediaError: if the bytes are empty, no picture, cut short, or unreasonably large.
+    """
+    if not data:
+        raise MediaError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        raise MediaError(f"not a picture: starts with {data[:12]!r}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise MediaError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files
+        raise MediaError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def pixels(data: bytes, spec: ImageSpec) -> np.ndarray:
+    """Decode, resize and crop one picture.
+
+    Args:
+        data: the whole file.
+        spec: size and crop; mean and std are left to the caller, so that bytes travel.
+
+    Returns:
+        (3, crop, crop) uint8.
+
+    Raises:
+        MediaError: as `decode`.
+    """
+    image = decode(data)
+    width, height = image.size
+    scale = spec.resize / min(width, height)
+    size = (max(spec.crop, round(width * scale)), max(spec.crop, round(height * scale)))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - spec.crop) // 2, (size[1] - spec.crop) // 2
+    image = image.crop((left, top, left + spec.crop, top + spec.crop))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, crop, crop)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip it at 255
+        grey = np.asarray(image).astype(np.int64) >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        backdrop = Image.new("RGBA", picture.size, BACKDROP)
+        return Image.alpha_composite(backdrop, picture).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,94 @@
+"""Training and test parts: seeded, stratified, group-safe, and as stable as those three allow.
+
+Every group draws a fixed ticket, the digest of (seed, group), and groups are served in the order
+of their tickets. So the answer depends on no row order and no library's random numbers, and new
+samples hardly move old ones: to move m old rows of a stratum, m new ones must be added to it.
+(No rule can fix each sample's side for ever and also keep the strata's shares: a side that depends
+on nothing but the sample is an independent draw. Whoever needs a fixed test part writes it down,
+in the manifest's `split` column.)
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import floor
+
+import numpy as np
+
+from tasks.core.digest import digest_value
+from tasks.core.errors import RequestError
+
+
+def split_by_group(
+    groups: Sequence[str], classes: Sequence[str], strata: Sequence[str], *, test: float, seed: int
+) -> np.ndarray:
+    """Mark the test rows so that no group stands on both sides and each stratum gives its share.
+
+    Groups are offered in the order of their tickets; one is taken when that brings the strata's
+    test counts closer to their quotas (the sum of the distances gets smaller). With groups of one
+    row every quota is met exactly. A class that has groups enough stands on both sides.
+
+    Args:
+        groups: (N,) one id per row; rows that share an id stay together.
+        classes: (N,) the label of each row.
+        strata: (N,) the stratum of each row; often the label itself.
+        test: share of rows wanted in the test part, 0 < test < 1.
+        seed: same seed and same rows give the same answer on any machine.
+
+    Returns:
+        (N,) bool, True for test. A stratum's share is met to within its largest group.
+
+    Raises:
+        RequestError: if a class has all its rows in one group, so that it cannot stand on both sides.
+    """
+    members = _members(groups)
+    quota = {stratum: _quota(n, test) for stratum, n in Counter(strata).items()}
+    taken: set[str] = set()
+    order = by_ticket(members, seed)
+    for group in order:
+        if _gain(Counter(strata[row] for row in members[group]), quota) > 0:
+            taken.add(group)
+            quota.update({s: quota[s] - n for s, n in Counter(strata[row] for row in members[group]).items()})
+    _seat_every_class(taken, order, members, classes)
+    return np.array([group in taken for group in groups], dtype=bool)
+
+
+def by_ticket(ids: Sequence[str] | dict[str, list[int]], seed: int) -> list[str]:
+    """Order ids by the digest of (seed, id), the same on every machine."""
+    return sorted(ids, key=lambda name: digest_value([seed, name]))
+
+
+def _members(groups: Sequence[str]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    return members
+
+
+def _quota(rows: int, test: float) -> int:
+    return floor(rows * test + 0.5)
+
+
+def _gain(counts: Counter[str], quota: dict[str, int]) -> int:
+    """How much closer to the quotas still open this group brings the test part."""
+    return sum(abs(quota[stratum]) - abs(quota[stratum] - n) for stratum, n in counts.items())
+
+
+def _seat_every_class(
+    taken: set[str], order: list[str], members: dict[str, list[int]], classes: Sequence[str]
+) -> None:
+    """Move the first fitting group of a class that stands on one side only to the other side."""
+    holders: dict[str, list[str]] = {}
+    for group in order:
+        for name in {classes[row] for row in members[group]}:
+            holders.setdefault(name, []).append(group)
+    for name, candidates in sorted(holders.items()):
+        if len(candidates) < 2:
+            raise RequestError(
+                f"class {name!r} has all its samples in one group ({candidates[0]}), at least two groups are needed "
+                "to train on one and test on the other; add samples or leave the class out"
+            )
+        seated = [group for group in candidates if group in taken]
+        if not seated:
+            taken.add(candidates[0])
+        elif len(seated) == len(candidates):
+            taken.discard(candidates[-1])
