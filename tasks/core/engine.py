@@ -19,9 +19,6 @@ from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.media import ImageSpec, MediaError, pixels
 
-EXTRACTOR_VERSION = 1
-"""Raised when the same sample, backbone and tap give another row."""
-
 BATCH = 16
 AHEAD = 3
 """Batches that are decoded before their turn."""

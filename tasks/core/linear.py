@@ -22,9 +22,6 @@ from torch import Tensor
 
 from tasks.core.lbfgs import minimise
 
-TRAINER_VERSION = 1
-"""Raised when the same rows and strengths give another head."""
-
 TOLERANCE = 1e-6
 """A head has converged when ||grad J|| is at most this, in standardised features."""
 

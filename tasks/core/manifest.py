@@ -5,6 +5,7 @@ A manifest is a CSV file, or a Python file whose `manifest()` returns the same t
 a group, and whatever else the study names.
 """
 
+import csv
 import os
 import runpy
 from collections.abc import Iterable
@@ -33,13 +34,26 @@ def read_manifest(source: Path, columns: Iterable[str]) -> pd.DataFrame:
     Raises:
         RequestError: if the file, a column, or every row is missing.
     """
-    if not source.is_file():
-        raise RequestError(f"{source}: no such manifest; give a CSV file with a column `path`, or a .py file")
+    check_header(source, columns)
     frame = _run(source) if source.suffix == ".py" else _read_csv(source)
     check_columns(source, list(frame.columns), columns)
     if frame.empty:
         raise RequestError(f"{source}: no rows; one line per sample is needed")
     return frame
+
+
+def check_header(source: Path, columns: Iterable[str]) -> None:
+    """Refuse a manifest that is missing or lacks a column, having read its first line alone.
+
+    Raises:
+        RequestError: as `read_manifest`. What a `.py` manifest returns is not known before it is run.
+    """
+    if source.is_file() and source.suffix != ".py":
+        with source.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header = next(csv.reader(file, skipinitialspace=True), [])
+        check_columns(source, header, columns)
+    elif not source.is_file():
+        raise RequestError(f"{source}: no such manifest; give a CSV file with a column 'path', or a .py file")
 
 
 def check_columns(source: Path, found: list[str], needed: Iterable[str]) -> None:
@@ -121,7 +135,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _read_csv(source: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True)
+        return pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise RequestError(f"{source}: not a CSV file with a header line ({error})") from error
 

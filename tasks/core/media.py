@@ -1,7 +1,7 @@
 """Image files -> pixels, by a spec that is hashed.
 
 Pillow decodes and resizes; what it is asked to do is pinned here and enters every feature's
-identity through `ImageSpec` and `MEDIA_VERSION`.
+identity through `ImageSpec` and `versions.MEDIA`.
 """
 
 import io
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-MEDIA_VERSION = 1
-"""Raised when the same file and spec give other pixels."""
+from tasks.core import versions
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
@@ -42,7 +41,7 @@ class ImageSpec:
 
     def identity(self) -> list[object]:
         """Say all that decides the pixels, as plain values."""
-        return [MEDIA_VERSION, self.resize, self.crop, list(self.mean), list(self.std)]
+        return [versions.MEDIA, self.resize, self.crop, list(self.mean), list(self.std)]
 
 
 def decode(data: bytes) -> Image.Image:

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SCORER_VERSION = 1
-"""Raised when the same predictions give other scores or intervals."""
-
 REPLICATES = 2000
 METRICS = ("weighted accuracy", "accuracy", "balanced accuracy", "average precision")
 

@@ -14,44 +14,62 @@ ROUGH = 1e-4
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Labelled rows of features.
+
+    Attributes:
+        features: (N, D) any float type.
+        labels: (N,) int, from 0.
+        weights: (N,) sample weights.
+        groups: (N,) ids; rows of one group stay together.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+
+    def at(self, rows: np.ndarray) -> "Rows":
+        """Take some of the rows, by number or by mask."""
+        return Rows(self.features[rows], self.labels[rows], self.weights[rows], self.groups[rows])
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A head trained on the whole training part, with the strength that the inner folds chose.
 
     Attributes:
         head: the trained head.
-        losses: (S,) weighted mean log loss of each strength on the inner folds; empty when there
-            were too few samples to make folds, and then the middle strength is taken.
+        accuracy: weighted accuracy of that strength on the inner folds, and
+        loss: its weighted mean log loss there; both None when there were too few samples to make folds.
     """
 
     head: SoftmaxHead
-    losses: list[float]
+    accuracy: float | None
+    loss: float | None
 
 
-def train_softmax(
-    features: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    groups: np.ndarray,
-    *,
-    classes: int,
-    strengths: Sequence[float],
-    seed: int,
-) -> Chosen:
+def train_softmax(rows: Rows, *, classes: int, strengths: Sequence[float], seed: int) -> Chosen:
     """Choose the strength by cross-validation, then train on all rows given.
 
+    The strength with the best weighted accuracy on the inner folds is taken; of equals, the one with
+    the lowest log loss. Where no folds can be made the middle one is.
+
     Args:
-        features: (N, D) rows of the training part.
-        labels: (N,) int.
-        weights: (N,) sample weights; they count in the loss that chooses, too.
-        groups: (N,) rows of one group stay in one fold.
+        rows: the training part.
         classes: C.
         strengths: S positive numbers, one of which is chosen.
         seed: shuffles the folds.
     """
-    losses = _inner_losses(features, labels, weights, groups, classes, strengths, seed)
-    best = int(np.argmin(losses)) if losses else len(strengths) // 2
-    [head] = fit_softmax(features, labels, weights, classes=classes, strengths=[strengths[best]])
-    return Chosen(head, losses)
+    folds = inner_folds(rows.labels, rows.groups, seed=seed)
+    if folds:
+        accuracy, loss = _compare(rows, folds, classes, strengths)  # (S,), (S,)
+        best = min(range(len(strengths)), key=lambda s: (-accuracy[s], loss[s]))
+        inner = float(accuracy[best]), float(loss[best])
+    else:
+        best, inner = len(strengths) // 2, (None, None)
+    [head] = fit_softmax(rows.features, rows.labels, rows.weights, classes=classes, strengths=[strengths[best]])
+    return Chosen(head, *inner)
 
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -66,30 +84,26 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tu
         (training rows, held-out rows) for each of `FOLDS` folds, or of as many as the class with the
         fewest groups allows; none when that is one.
     """
-    folds = min(FOLDS, *(len(set(groups[labels == c])) for c in np.unique(labels)))
+    folds = min(FOLDS, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
     if folds < 2:
         return []
-    if len(set(groups)) == len(groups):
+    if len(np.unique(groups)) == len(groups):
         return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
     return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
 
 
-def _inner_losses(
-    features: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    groups: np.ndarray,
-    classes: int,
-    strengths: Sequence[float],
-    seed: int,
-) -> list[float]:
-    """Weighted mean log loss of each strength over all held-out rows, (S,)."""
-    totals = np.zeros(len(strengths))
-    folds = inner_folds(labels, groups, seed=seed) if len(strengths) > 1 else []
+def _compare(
+    rows: Rows, folds: list[tuple[np.ndarray, np.ndarray]], classes: int, strengths: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted accuracy and weighted mean log loss over all held-out rows; (S,), (S,)."""
+    hits, loss = np.zeros(len(strengths)), np.zeros(len(strengths))
     for train, held_out in folds:
+        seen, unseen = rows.at(train), rows.at(held_out)
         heads = fit_softmax(
-            features[train], labels[train], weights[train], classes=classes, strengths=strengths, tolerance=ROUGH
+            seen.features, seen.labels, seen.weights, classes=classes, strengths=strengths, tolerance=ROUGH
         )
-        truth = np.arange(len(held_out)), labels[held_out]
-        totals += [-(weights[held_out] * head.log_proba(features[held_out])[truth]).sum() for head in heads]
-    return list(totals / weights.sum()) if folds else []
+        for s, head in enumerate(heads):
+            log_proba = head.log_proba(unseen.features)  # (n, C)
+            hits[s] += unseen.weights[log_proba.argmax(axis=1) == unseen.labels].sum()
+            loss[s] -= unseen.weights @ log_proba[np.arange(len(held_out)), unseen.labels]
+    return hits / rows.weights.sum(), loss / rows.weights.sum()

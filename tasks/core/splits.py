@@ -10,9 +10,11 @@ in the manifest's `split` column.)
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import floor
 
 import numpy as np
+import pandas as pd
 
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
@@ -92,3 +94,80 @@ def _seat_every_class(
             taken.add(candidates[0])
         elif len(seated) == len(candidates):
             taken.discard(candidates[-1])
+    for name, candidates in sorted(holders.items()):
+        if len({group in taken for group in candidates}) < 2:
+            raise RequestError(
+                f"class {name!r}: its {len(candidates)} groups cannot be parted without leaving another class on one "
+                "side; split by a finer group or add samples"
+            )
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How to cut a table of samples into a training and a test part, once for each seed.
+
+    Attributes:
+        name: what tables call it.
+        test: share of the test part.
+        seeds: one split each.
+        stratify: columns whose combinations keep their shares; the label when empty.
+        group: column whose equal values stay together, or None.
+        column: a column that says "train" or "test" for each sample, instead of all the above.
+    """
+
+    name: str
+    test: float = 0.25
+    seeds: tuple[int, ...] = (0,)
+    stratify: tuple[str, ...] = ()
+    group: str | None = None
+    column: str | None = None
+
+    def columns(self) -> tuple[str, ...]:
+        """List the columns that it reads."""
+        named = (*self.stratify, self.group, self.column)
+        return tuple(name for name in named if name)
+
+
+def groups_of(table: pd.DataFrame, spec: SplitSpec) -> np.ndarray:
+    """Give each sample its group's id: the group column's text, or the sample's own digest.
+
+    A blank group is a group of its own.
+    """
+    own = table.digest.to_numpy(dtype=object)
+    if spec.group is None:
+        return own
+    named = table[spec.group].to_numpy(dtype=object)
+    return np.where(named == "", own, named)
+
+
+def split_table(table: pd.DataFrame, spec: SplitSpec, seed: int) -> np.ndarray:
+    """Mark the test part of a table of labelled samples.
+
+    Args:
+        table: columns `digest`, `label` and those that `spec` names.
+        spec: how to split.
+        seed: one of its seeds.
+
+    Returns:
+        (N,) bool, True for test.
+
+    Raises:
+        RequestError: if no such split can be made.
+    """
+    if spec.column is not None:
+        return _written_down(table, spec.column)
+    labels = table.label.tolist()
+    strata = table[list(spec.stratify)].agg("|".join, axis=1).tolist() if spec.stratify else labels
+    return split_by_group(groups_of(table, spec).tolist(), labels, strata, test=spec.test, seed=seed)
+
+
+def _written_down(table: pd.DataFrame, column: str) -> np.ndarray:
+    found = sorted(set(table[column]))
+    if not set(found) <= {"train", "test"}:
+        raise RequestError(f"column {column!r} holds {', '.join(map(repr, found[:4]))}; only 'train' and 'test' are known")
+    test = (table[column] == "test").to_numpy()
+    for name, part in (("train", table[~test]), ("test", table[test])):
+        absent = sorted(set(table.label) - set(part.label))
+        if absent:
+            raise RequestError(f"column {column!r}: no sample of class {absent[0]!r} is in {name!r}; each part needs each class")
+    return test

@@ -1,0 +1,40 @@
+"""Running the stages of a flow, and keeping what became of each."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import Task
+from prefect.states import State
+
+CACHED = "Cached"
+
+
+@dataclass
+class Stage:
+    """One stage of a run: its name, the state that it ended in, and how long that took."""
+
+    name: str
+    state: str
+    seconds: float
+
+
+@dataclass
+class Stages:
+    """Runs tasks one after another and says how each ended."""
+
+    ran: list[Stage] = field(default_factory=list)
+
+    def run(self, name: str, stage: Task[..., Any], *given: Any) -> Any:
+        """Run one task and return its result; what it raises goes through."""
+        started = time.perf_counter()
+        state: State[Any] = stage(*given, return_state=True)
+        self.ran.append(Stage(name, state.name or state.type.value, round(time.perf_counter() - started, 2)))
+        result = state.result()
+        print(f"  {name:<28} {self.ran[-1].state:<10} {self.ran[-1].seconds:6.1f} s", file=sys.stderr, flush=True)
+        return result
+
+    def was_cached(self, name: str) -> bool:
+        """Whether the stage of that name was answered from the cache."""
+        return any(stage.name == name and stage.state == CACHED for stage in self.ran)

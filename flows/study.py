@@ -1,0 +1,272 @@
+"""The study: one TOML file that names the data, the backbones, the splits and the experiments.
+
+Reading a study imports neither Prefect nor torch, so a wrong one is refused at once.
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.core.backbones import Backbone, find_backbone
+from tasks.core.errors import RequestError
+from tasks.core.heads import Experiment
+from tasks.core.manifest import FOLDER_TARGET, check_header
+from tasks.core.samples import Columns, Source
+from tasks.core.splits import SplitSpec
+from tasks.core.taps import Tap, parse_tap
+
+STRENGTHS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
+"""Half decades; standardised features, and the loss is a mean, so they suit data sets of any size."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    """A table of the study; a key that it does not know is refused with the near ones named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_key(cls, given: Any) -> Any:
+        for key in given if isinstance(given, dict) else ():
+            if key not in cls.model_fields:
+                near = get_close_matches(key, cls.model_fields, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"unknown key {key!r}{hint} (known: {', '.join(cls.model_fields)})")
+        return given
+
+
+class Data(_Part):
+    """Where the samples come from: a manifest, or a folder with one sub-folder per class."""
+
+    manifest: Path | None = Field(None, description="CSV file, or a .py file that defines manifest()")
+    folder: Path | None = Field(None, description="folder with one sub-folder per class")
+    root: Path | None = Field(None, description="where the manifest's relative paths start; its own folder if not given")
+    target: Name = FOLDER_TARGET
+    weight: str | None = Field(None, description="column of sample weights")
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.manifest is None) == (self.folder is None):
+            raise ValueError("give either manifest or folder")
+        return self
+
+
+class BackboneSettings(_Part):
+    """A pretrained network and how pictures are fed to it."""
+
+    network: Name = "lite0"
+    resize: Annotated[int, Field(gt=0)] | None = Field(None, description="pixels of the shorter side; the network's own if not given")
+    crop: Annotated[int, Field(gt=0)] | None = Field(None, description="pixels of the centre square; the network's own if not given")
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+class SplitSettings(_Part):
+    """How training and test parts are made."""
+
+    name: Name
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
+    stratify: tuple[str, ...] = ()
+    group: str | None = None
+    column: str | None = Field(None, description="column that says train or test, instead of the above")
+    note: str = ""
+
+
+class ExperimentSettings(_Part):
+    """One head on given taps."""
+
+    name: Name
+    backbone: str | None = Field(None, description="the only one if not given")
+    taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
+    head: Literal["softmax"] = "softmax"
+    strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = STRENGTHS
+
+
+class Reference(_Part):
+    """A figure from elsewhere, shown beside ours."""
+
+    name: Name
+    metric: str = "accuracy"
+    value: float
+
+
+class Study(_Part):
+    """One study. The same fields as the TOML file's."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")]
+    data: Data
+    backbones: dict[str, BackboneSettings] = {"lite0": BackboneSettings()}
+    splits: Annotated[tuple[SplitSettings, ...], Field(min_length=1)] = (SplitSettings(name="random"),)
+    experiments: Annotated[tuple[ExperimentSettings, ...], Field(min_length=1)] = (
+        ExperimentSettings(name="last layer"),
+    )
+    references: tuple[Reference, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        for what, names in (
+            ("splits", [split.name for split in self.splits]),
+            ("experiments", [experiment.name for experiment in self.experiments]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: the name {twice[0]!r} stands twice; each needs its own")
+        for experiment in self.experiments:
+            self._backbone_of(experiment)
+        return self
+
+    def _backbone_of(self, experiment: ExperimentSettings) -> str:
+        if experiment.backbone is None and len(self.backbones) == 1:
+            return next(iter(self.backbones))
+        if experiment.backbone not in self.backbones:
+            raise ValueError(
+                f"experiment {experiment.name!r}: backbone {experiment.backbone!r} is none of {', '.join(self.backbones)}"
+            )
+        return experiment.backbone
+
+    def source(self) -> Source:
+        """Where samples come from, as the samples stage wants it."""
+        place = self.data.manifest or self.data.folder
+        assert place is not None, "checked when the study was read"  # noqa: S101
+        root = self.data.root or (place if self.data.folder else place.parent)
+        others = dict.fromkeys(name for split in self.split_specs() for name in split.columns())
+        return Source(place, root, Columns(self.data.target, self.data.weight, tuple(others)), self.data.max_bad)
+
+    def split_specs(self) -> tuple[SplitSpec, ...]:
+        """The splits, as the core wants them."""
+        return tuple(SplitSpec(**split.model_dump(exclude={"note"})) for split in self.splits)
+
+    def backbone(self, name: str) -> Backbone:
+        """Find a backbone that the study names."""
+        settings = self.backbones[name]
+        return find_backbone(settings.network, resize=settings.resize, crop=settings.crop)
+
+    def trials(self) -> list[Experiment]:
+        """The experiments, as the core wants them, with each backbone's own name for its last cut."""
+        return [
+            Experiment(
+                name=each.name,
+                backbone=self._backbone_of(each),
+                taps=tuple(str(tap) for tap in self._taps(each)),
+                strengths=tuple(sorted(set(each.strengths))),
+            )
+            for each in self.experiments
+        ]
+
+    def taps(self, backbone: str) -> tuple[Tap, ...]:
+        """Every tap that the study wants of a backbone, once."""
+        wanted = [each for each in self.experiments if self._backbone_of(each) == backbone]
+        return tuple(sorted({tap for each in wanted for tap in self._taps(each)}))
+
+    def _taps(self, experiment: ExperimentSettings) -> list[Tap]:
+        last = self.backbone(self._backbone_of(experiment)).last
+        return [parse_tap(text).at(last) for text in experiment.taps]
+
+    def used_backbones(self) -> list[str]:
+        """The backbones that an experiment uses, in the study's order."""
+        used = {experiment.backbone for experiment in self.trials()}
+        return [name for name in self.backbones if name in used]
+
+
+def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
+    """Read a study file, or make a study of a folder with one sub-folder per class.
+
+    Everything that can be checked without Prefect or torch is checked here.
+
+    Args:
+        path: a TOML file, or a folder.
+        changes: `key=value` with a dotted key and a TOML value, such as `data.max_bad=0.1`.
+
+    Raises:
+        RequestError: one line that says what is wrong, where, and what to do.
+    """
+    fields = _folder_study(path) if path.is_dir() else _read_toml(path)
+    for change in changes:
+        _apply(fields, change)
+    try:
+        study = Study.model_validate(_from_here(fields, path.parent))
+    except ValidationError as error:
+        raise RequestError(f"{path}: {_first(error)}") from None
+    _check(study)
+    return study
+
+
+def _check(study: Study) -> None:
+    for name in study.used_backbones():
+        study.backbone(name)
+    source = study.source()
+    if source.place.is_dir() or study.data.folder:
+        if not source.place.is_dir():
+            raise RequestError(f"{source.place}: no such folder; data.folder needs one sub-folder per class")
+        return
+    check_header(source.place, source.columns.names())
+
+
+def _folder_study(folder: Path) -> dict[str, Any]:
+    """Sensible defaults: the last layer alone, and with two earlier depths beside it."""
+    name = re.sub(r"[^A-Za-z0-9._ -]+", "-", folder.resolve().name).strip("-. ") or "folder"
+    return {
+        "name": name,
+        "data": {"folder": str(folder.resolve())},
+        "experiments": [
+            {"name": "last layer"},
+            {"name": "three depths", "taps": ["last:mean", "blocks.4:mean+std", "blocks.5:mean+std"]},
+        ],
+    }
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file or folder; give a study.toml, or a folder with one sub-folder per class")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not a TOML file ({error})") from None
+
+
+def _apply(fields: dict[str, Any], change: str) -> None:
+    """Set one dotted key; list items are named by their number, from 0."""
+    key, separator, text = change.partition("=")
+    if not separator or not key:
+        raise RequestError(f"--set {change!r}: write key=value, such as data.max_bad=0.1")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    place: Any = fields
+    try:
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise RequestError(f"--set {change!r}: the study has no place {key!r}") from None
+
+
+def _from_here(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Resolve the data's paths, which are relative to the study file."""
+    data = fields.get("data")
+    if not isinstance(data, dict):
+        return fields
+    places = {
+        key: str((folder / value).resolve()) if isinstance(value, str) and key in ("manifest", "folder", "root") else value
+        for key, value in data.items()
+    }
+    return {**fields, "data": places}
+
+
+def _first(error: ValidationError) -> str:
+    """Put the first complaint on one line."""
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"])
+    text = found["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

@@ -1,0 +1,81 @@
+"""Transfer learning on one page: samples -> features -> experiments -> scores -> report."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.stages import Stages
+from flows.study import Study
+from tasks.core.artifacts import Artifacts
+from tasks.features import extract
+from tasks.heads import train
+from tasks.references import Features, Heads, Samples
+from tasks.report import write_report
+from tasks.samples import read_samples, set_aside
+from tasks.scores import score_all
+
+
+@flow(name="transfer", flow_run_name="{study.name}", persist_result=False)
+def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
+    """Run a study: every stage whose inputs did not change is answered from the cache.
+
+    Args:
+        study: what to run.
+        artifacts: the folder for all outputs.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        RequestError: if the data are not fit for the study.
+    """
+    here, stages, splits = Artifacts(artifacts), Stages(), study.split_specs()
+
+    samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
+    samples, features = _extract(study, samples, stages, here)
+    trained: list[Heads] = [
+        stages.run(f"train {trial.name}", train, study.name, trial, features[trial.backbone], samples, splits, here)
+        for trial in study.trials()
+    ]
+    scores = stages.run("scores", score_all, study.name, samples, splits, trained)
+    story = _story(study, samples, features, trained, stages)
+    summary: dict[str, Any] = stages.run("report", write_report, study.name, samples, trained, scores, story, here)
+    return summary
+
+
+def _extract(
+    study: Study, samples: Samples, stages: Stages, here: Artifacts
+) -> tuple[Samples, dict[str, Features]]:
+    """Have every backbone's features; samples that fail on the way are set aside."""
+    features: dict[str, Features] = {}
+    for name in study.used_backbones():
+        backbone, taps, dtype = study.backbone(name), study.taps(name), study.backbones[name].dtype
+        had = stages.run(f"features {name}", extract, study.name, samples, backbone, taps, dtype, here)
+        if had.failed:
+            samples = stages.run("set aside", set_aside, study.name, samples, had.failed, study.source(), here)
+        features[name] = had
+    return samples, features
+
+
+def _story(
+    study: Study, samples: Samples, features: dict[str, Features], trained: list[Heads], stages: Stages
+) -> dict[str, Any]:
+    """What the report tells besides scores: what ran, what was reused, notes and references."""
+    extracted = max(0 if stages.was_cached(f"features {name}") else each.extracted for name, each in features.items())
+    fresh = [
+        head.trained and not stages.was_cached(f"train {heads.experiment}") for heads in trained for head in heads.heads
+    ]
+    return {
+        "samples": {
+            "total": samples.total,
+            "extracted": extracted,
+            "reused": samples.total - extracted,
+            "quarantined": samples.quarantined,
+        },
+        "experiments": {"total": len(fresh), "trained": sum(fresh), "reused": len(fresh) - sum(fresh)},
+        "stages": [vars(stage) for stage in stages.ran],
+        "notes": {split.name: split.note for split in study.splits},
+        "references": [reference.model_dump() for reference in study.references],
+        "features": {name: each.sets for name, each in features.items()},
+    }

@@ -1,0 +1,41 @@
+"""Where outputs lie: one folder, all of it deletable at the price of computing it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.digest import StatCache
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The artifacts folder and its parts."""
+
+    root: Path
+
+    @property
+    def features(self) -> Path:
+        """Feature sets, a folder each."""
+        return self.root / "features"
+
+    @property
+    def heads(self) -> Path:
+        """Trained heads, a file each."""
+        return self.root / "heads"
+
+    @property
+    def samples(self) -> Path:
+        """Tables of samples, a file each."""
+        return self.root / "samples"
+
+    @property
+    def results(self) -> Path:
+        """Prefect's results: small references to the files above."""
+        return self.root / "results"
+
+    def study(self, name: str) -> Path:
+        """What a study's last run left for people."""
+        return self.root / "studies" / name
+
+    def seen(self, kind: str) -> StatCache:
+        """What is remembered of files that have not changed."""
+        return StatCache(self.root / "seen.sqlite", kind)

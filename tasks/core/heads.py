@@ -1,0 +1,106 @@
+"""Trained heads on disk: one safetensors file each, named by what it was made from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tasks.core import versions
+from tasks.core.digest import digest_value
+from tasks.core.errors import StoreError
+from tasks.core.files import replacing
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One head with its hyper-parameters on given taps.
+
+    Attributes:
+        name: what tables call it; it decides nothing.
+        backbone: the name of the backbone in the study; the features' identity decides.
+        taps: as text, side by side in one row of features.
+        strengths: L2 strengths to choose from.
+    """
+
+    name: str
+    backbone: str
+    taps: tuple[str, ...]
+    strengths: tuple[float, ...]
+
+    def identity(self) -> list[object]:
+        """Say what decides the head besides features, labels and split, as plain values."""
+        return [versions.TRAINER, "softmax", list(self.strengths)]
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """What a head's file holds.
+
+    Attributes:
+        weight: (C, D) on raw features.
+        bias: (C,).
+        log_proba: (n, C) of the test part.
+        test_rows: (n,) digests of the test part.
+        story: classes, strength, inner scores, certificate, versions.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    log_proba: np.ndarray
+    test_rows: list[str]
+    story: dict[str, Any]
+
+
+def head_key(
+    experiment: Experiment,
+    sets: Sequence[str],
+    rows: Sequence[tuple[str, str, float, str]],
+    test: np.ndarray,
+    seed: int,
+) -> str:
+    """Name a head by all that decides it.
+
+    Args:
+        experiment: the head and its hyper-parameters.
+        sets: the identities of its feature sets, in order.
+        rows: (N,) digest, label, weight and group of each sample, sorted.
+        test: (N,) bool.
+        seed: of the inner folds.
+    """
+    parts = [[*row, bool(held_out)] for row, held_out in zip(rows, test, strict=True)]
+    return digest_value([experiment.identity(), list(sets), parts, seed])
+
+
+def save_head(path: Path, head: HeadFile) -> None:
+    """Write a head under `path`, whole or not at all."""
+    arrays = {
+        "weight": head.weight,
+        "bias": head.bias,
+        "log_proba": head.log_proba,
+        "test_rows": np.frombuffer(bytes.fromhex("".join(head.test_rows)), dtype=np.uint8).reshape(
+            len(head.test_rows), -1
+        ),
+    }
+    with replacing(path) as partial:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, {"story": json.dumps(head.story)})
+
+
+def load_head(path: Path) -> HeadFile:
+    """Read a head.
+
+    Raises:
+        StoreError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in ("weight", "bias", "log_proba", "test_rows")}
+            story = json.loads(file.metadata()["story"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise StoreError(f"{path}: no head can be read ({error}); run the study again") from error
+    rows = [row.tobytes().hex() for row in arrays.pop("test_rows")]
+    return HeadFile(**arrays, test_rows=rows, story=story)

@@ -1,0 +1,197 @@
+"""Samples: files read, digested and checked once, then known by the digest of their bytes."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.core import versions
+from tasks.core.artifacts import Artifacts
+from tasks.core.digest import digest_bytes
+from tasks.core.errors import RequestError
+from tasks.core.media import MediaError, decode
+
+UNKNOWN = ("", "?")
+"""What a manifest writes where a label is not known."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What reading a file told: its digest, or "" if it could not be read, and what is wrong with it, or ""."""
+
+    digest: str
+    problem: str
+
+
+def examine(
+    paths: Sequence[Path],
+    problems: Sequence[str],
+    artifacts: Artifacts,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[Examined], int]:
+    """Digest files and check that each can be decoded; a file unchanged since last time is not read.
+
+    Args:
+        paths: (N,) places of files, which may not exist.
+        problems: (N,) what is wrong with a path as it was written, or ""; such a file is not touched.
+        artifacts: where it is remembered what was read before.
+        progress: is told how many of the files to read are done.
+
+    Returns:
+        What is known of each path, and how many files were read.
+    """
+    seen = artifacts.seen(f"sample {versions.MEDIA}")
+    allowed = dict.fromkeys(path for path, problem in zip(paths, problems, strict=True) if not problem)
+    wrong = {path: problem for path in allowed if (problem := _not_a_file(path))}
+    known, unknown = seen.recall(path for path in allowed if path not in wrong)
+    fresh: dict[Path, str] = {}
+    with ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="examine") as pool:
+        for done, (path, found) in enumerate(zip(unknown, pool.map(_read, unknown), strict=True), start=1):
+            fresh[path] = f"{found.digest} {found.problem}"
+            progress(done)
+    seen.remember({path: text for path, text in fresh.items() if not text.startswith(" ")}, unknown)
+    told = {path: Examined(*text.split(" ", 1)) for path, text in (known | fresh).items()}
+    told |= {path: Examined("", problem) for path, problem in wrong.items()}
+    found = [Examined("", problem) if problem else told[path] for path, problem in zip(paths, problems, strict=True)]
+    return found, len(unknown)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a manifest mean what.
+
+    Attributes:
+        target: the label.
+        weight: the sample weight, or None when all count the same.
+        others: further columns that the splits use.
+    """
+
+    target: str
+    weight: str | None = None
+    others: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """List the columns that a manifest must have besides `path`."""
+        return [name for name in (self.target, self.weight, *self.others) if name]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where samples come from.
+
+    Attributes:
+        place: a manifest, or a folder with one sub-folder per class.
+        root: the folder that relative paths start from.
+        columns: which columns of the manifest mean what.
+        most_bad: share of samples that may be quarantined.
+    """
+
+    place: Path
+    root: Path
+    columns: Columns
+    most_bad: float
+
+
+def assemble(
+    frame: pd.DataFrame, places: Sequence[Path], examined: Sequence[Examined], columns: Columns
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sort a manifest's rows into usable samples, one for each digest, and those to quarantine.
+
+    The same bytes under several names are one sample. Copies that contradict each other in the
+    label are all set aside, since nobody can say which of them is right.
+
+    Args:
+        frame: (N) rows of a manifest, as text.
+        places: (N,) where each file lies.
+        examined: (N,) what reading it told.
+        columns: which columns to keep, and as what.
+
+    Returns:
+        The samples, in the order of their digests, with columns `digest`, `path`, `label` (text, ""
+        when unknown), `weight` (float) and the others; and the quarantine list, `path` and `reason`.
+    """
+    weights = [_weight(text) for text in frame[columns.weight]] if columns.weight else [1.0] * len(frame)
+    table = pd.DataFrame(
+        {
+            "digest": [item.digest for item in examined],
+            "path": [str(place) for place in places],
+            "label": ["" if text.strip() in UNKNOWN else text.strip() for text in frame[columns.target]],
+            "weight": weights,
+            **{name: frame[name].to_numpy() for name in columns.others},
+            "written": frame["path"].to_numpy(),
+            "reason": [item.problem for item in examined],
+        }
+    )
+    table.loc[(table.reason == "") & table.weight.isna(), "reason"] = f"{columns.weight} is no number of at least 0"
+    labels = table[table.reason == ""].groupby("digest").label.nunique()
+    torn = table.digest.isin(labels.index[labels > 1]) & (table.reason == "")
+    table.loc[torn, "reason"] = "the same picture stands in the table with another label"
+    good = table[table.reason == ""].sort_values(["digest", "path"]).drop_duplicates("digest")
+    bad = table[table.reason != ""]
+    quarantine = pd.DataFrame({"path": bad.written, "reason": bad.reason}).reset_index(drop=True)
+    return good.drop(columns=["written", "reason"]).reset_index(drop=True), quarantine
+
+
+def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, most_bad: float) -> None:
+    """Refuse to go on with too few samples.
+
+    Args:
+        table: the usable samples.
+        quarantine: the others.
+        rows: how many the manifest has.
+        most_bad: share of quarantined rows that is let pass.
+
+    Raises:
+        RequestError: if more are bad, or a class has fewer than two samples, or there is one class only.
+    """
+    if len(quarantine) > most_bad * rows:
+        first = quarantine.iloc[0]
+        raise RequestError(
+            f"{len(quarantine)} of {rows} samples cannot be used, more than max_bad = {most_bad:g} allows "
+            f"(first: {first.path}: {first.reason}); see quarantine.csv, mend the files or raise data.max_bad"
+        )
+    classes = Counter(table.label[table.label != ""])
+    if len(classes) < 2:
+        raise RequestError(f"{len(classes)} class(es) with usable samples ({', '.join(classes)}); at least two are needed")
+    rare = [name for name, n in sorted(classes.items()) if n < 2]
+    if rare:
+        raise RequestError(
+            f"class {rare[0]!r} has one usable sample; at least two are needed, one to train on and one to test on"
+        )
+
+
+def _not_a_file(path: Path) -> str:
+    """Say why a path cannot be read as a file, without opening it (a pipe would wait for ever)."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return f"no such file ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(mode):
+        return "a folder, not a file"
+    return "" if stat.S_ISREG(mode) else "neither a file nor a folder"
+
+
+def _read(path: Path) -> Examined:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Examined("", f"cannot be read ({error.strerror or error})")
+    try:
+        decode(data)
+    except MediaError as error:
+        return Examined(digest_bytes(data), str(error))
+    return Examined(digest_bytes(data), "")
+
+
+def _weight(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return float("nan")
+    return number if np.isfinite(number) and number >= 0 else float("nan")

@@ -1,0 +1,16 @@
+"""Version constants: each enters the key of what it makes, and is raised when results change.
+
+A golden test on a small fixed input fails when the numbers change, until the version is raised.
+"""
+
+MEDIA = 1
+"""Files and a spec -> pixels."""
+
+EXTRACTOR = 1
+"""Pixels, a backbone and a tap -> a row of features."""
+
+TRAINER = 1
+"""Rows, labels and strengths -> a head."""
+
+SCORER = 1
+"""Predictions -> scores and intervals."""

@@ -1,0 +1,66 @@
+"""Long work shows how far it is: in the terminal, and as a progress artifact in Prefect."""
+
+import sys
+import time
+from types import TracebackType
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+
+EVERY = 1.0
+"""Seconds between two updates of a terminal line or a Prefect artifact."""
+
+EVERY_LINE = 10.0
+"""Seconds between two lines where the output is no terminal, or a log."""
+
+
+class Progress:
+    """Counts items of known number.
+
+    Args:
+        what: names the work in the terminal and in the UI, such as "solar: forward".
+        total: how many items there are.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.started = self.shown = self.logged = time.monotonic()
+        self.artifact: UUID | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.artifact is not None:  # short work shows nothing
+            self.done = self.total if kind is None else self.done
+            self._publish()
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def advance_to(self, done: int) -> None:
+        """Say how many items are done by now."""
+        self.done = done
+        now = time.monotonic()
+        if now - self.shown >= EVERY:
+            self.shown = now
+            self._publish()
+            if sys.stderr.isatty():
+                print(f"\r\x1b[K  {self}", end="", file=sys.stderr, flush=True)
+        if now - self.logged >= EVERY_LINE:
+            self.logged = now
+            get_run_logger().info(str(self))
+            if not sys.stderr.isatty():
+                print(f"  {self}", file=sys.stderr, flush=True)
+
+    def __str__(self) -> str:
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        left = (self.total - self.done) / rate if rate else 0.0
+        return f"{self.what} {self.done:,} of {self.total:,} · {rate:.0f}/s · {left:.0f} s left"
+
+    def _publish(self) -> None:
+        percent = 100.0 * self.done / max(self.total, 1)
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(progress=percent, description=self.what)  # type: ignore[assignment]
+        else:
+            update_progress_artifact(self.artifact, progress=percent)

@@ -1,0 +1,83 @@
+"""Stage 5: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.core.artifacts import Artifacts
+from tasks.core.files import write_text
+from tasks.core.heads import load_head
+from tasks.core.metrics import METRICS
+from tasks.core.report import Confusion, confusion, most_wrong, render
+from tasks.core.tables import read_table, write_table
+from tasks.references import Heads, Samples, Scores
+
+VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
+
+
+@task(name="report", task_run_name="{study}: report", cache_policy=NO_CACHE)
+def write_report(
+    study: str, samples: Samples, trained: list[Heads], scores: Scores, story: dict[str, Any], artifacts: Artifacts
+) -> dict[str, Any]:
+    """Write `results.csv`, `summary.json` and `report.html`; return the summary."""
+    place = artifacts.study(study)
+    write_table(place / "results.csv", pd.DataFrame(scores.splits))
+    best = choose(scores.means)
+    summary = {
+        "study": study,
+        "samples": story["samples"],
+        "experiments": story["experiments"],
+        "stages": story["stages"],
+        "best": {"experiment": best["experiment"], "split": best["split"], "metrics": _metrics(best)},
+        "verdict": None,
+        "scores": [
+            {"experiment": row["experiment"], "split": row["split"], "seeds": row["seeds"], "metrics": _metrics(row)}
+            for row in scores.means
+        ],
+        "notes": story["notes"],
+        "references": story["references"],
+        "features": story["features"],
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
+    table = read_table(samples.table)
+    [heads] = [each for each in trained if each.experiment == best["experiment"]]
+    files = [load_head(head.path) for head in heads.heads if head.split == best["split"]]
+    matrix: Confusion = confusion(files, table)
+    quarantine = read_table(samples.quarantine).to_dict("records")
+    write_text(place / "report.html", render(summary, matrix, most_wrong(files, table), quarantine))
+    create_table_artifact(_leaderboard(summary), key=_artifact_key(study), description=f"{study}: scores")
+    return summary
+
+
+def choose(means: list[dict[str, Any]]) -> dict[str, Any]:
+    """Choose among experiments by their inner folds on the first split; test scores are not looked at."""
+    first = [row for row in means if row["split"] == means[0]["split"]]
+    return max(first, key=lambda row: -1.0 if row["inner_accuracy"] is None else row["inner_accuracy"])
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """Spell a row's scores as {name: {value, ci95}}."""
+    spelled = {}
+    for metric in METRICS:
+        name = metric.replace(" ", "_")
+        spelled[metric] = {"value": row[name], "ci95": [row[f"{name}_low"], row[f"{name}_high"]]}
+    return spelled
+
+
+def _leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"experiment": row["experiment"], "split": row["split"]}
+        | {name: round(found["value"], 4) for name, found in row["metrics"].items()}
+        for row in summary["scores"]
+    ]
+
+
+def _artifact_key(study: str) -> str:
+    """Prefect's artifact keys are lower-case letters, digits and dashes."""
+    return "scores-" + "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in study.lower())

@@ -1,0 +1,72 @@
+"""Stage 1: the manifest or folder becomes a table of checked samples, known by their digests."""
+
+from pathlib import Path
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.core.artifacts import Artifacts
+from tasks.core.digest import digest_value
+from tasks.core.manifest import locate, read_manifest, scan_folder
+from tasks.core.samples import Source, assemble, check_enough, examine
+from tasks.core.tables import read_table, write_table
+from tasks.progress import Progress
+from tasks.references import Samples
+
+
+@task(name="samples", task_run_name="{study}: read samples", cache_policy=NO_CACHE)
+def read_samples(study: str, source: Source, artifacts: Artifacts) -> Samples:
+    """List, digest and check the samples; files unchanged since the last run are not read.
+
+    Raises:
+        RequestError: if there are too few usable samples. The quarantine list is written before.
+    """
+    frame = (
+        scan_folder(source.place)
+        if source.place.is_dir()
+        else read_manifest(source.place, source.columns.names())
+    )
+    places, problems = locate(frame["path"], source.root)
+    with Progress(f"{study}: read samples", len(places)) as progress:
+        examined, read = examine(places, problems, artifacts, progress.advance_to)
+    table, quarantine = assemble(frame, places, examined, source.columns)
+    listed = artifacts.study(study) / "quarantine.csv"
+    write_table(listed, quarantine)
+    check_enough(table, quarantine, len(frame), most_bad=source.most_bad)
+    return _store_table(table, listed, quarantined=len(quarantine), read=read, artifacts=artifacts)
+
+
+@task(name="set-aside", task_run_name="{study}: set samples aside", cache_policy=NO_CACHE)
+def set_aside(study: str, samples: Samples, failed: dict[str, str], source: Source, artifacts: Artifacts) -> Samples:
+    """Quarantine samples that could not be read when their turn came, and go on without them.
+
+    Raises:
+        RequestError: if too few usable samples are left.
+    """
+    table = read_table(samples.table)
+    bad = table["digest"].isin(list(failed))
+    late = pd.DataFrame({"path": table["path"][bad], "reason": table["digest"][bad].map(failed)})
+    quarantine = pd.concat([read_table(samples.quarantine), late], ignore_index=True)
+    write_table(samples.quarantine, quarantine)
+    rows = samples.total + samples.quarantined
+    check_enough(table[~bad], quarantine, rows, most_bad=source.most_bad)
+    left = table[~bad].reset_index(drop=True)
+    return _store_table(left, samples.quarantine, quarantined=len(quarantine), read=samples.read, artifacts=artifacts)
+
+
+def _store_table(table: pd.DataFrame, quarantine: Path, *, quarantined: int, read: int, artifacts: Artifacts) -> Samples:
+    """Keep a table of samples under the digest of its content."""
+    place = artifacts.samples / f"{digest_value(table.to_dict('list'))}.csv"
+    if not place.is_file():
+        write_table(place, table)
+    return Samples(
+        table=place,
+        identity=digest_value(table.drop(columns="path").to_dict("list")),
+        rows=digest_value(table["digest"].tolist()),
+        total=len(table),
+        read=read,
+        quarantine=quarantine,
+        quarantined=quarantined,
+    )
+
