@@ -24,7 +24,9 @@ def manifest() -> pd.DataFrame:
     """
     found = find_spec("elpv_dataset")
     if found is None or found.origin is None:
-        raise RequestError("package elpv-dataset holds the solar cells and is not installed; run: pip install elpv-dataset")
+        raise RequestError(
+            "package elpv-dataset holds the solar cells and is not installed; run: pip install elpv-dataset"
+        )
     folder = Path(found.origin).parent / "data"
     cells = pd.read_csv(folder / "labels.csv", sep=r"\s+", header=None, names=["path", "probability", "type"])
     run = (cells["type"] != cells["type"].shift()).cumsum()

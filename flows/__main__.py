@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"headstart: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("headstart: stopped; what is done is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "headstart: stopped; what is done is kept, the same command goes on from there", file=sys.stderr
+        )
         return FAILED
 
 
@@ -73,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         help="change one of the study's keys, such as data.max_bad=0.1",
     )
     run.add_argument(
-        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="where outputs go (default: artifacts)"
+        "--artifacts",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="DIR",
+        help="where outputs go (default: artifacts)",
     )
     return parser
 

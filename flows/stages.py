@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import Task
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 CACHED = "Cached"
 
@@ -29,10 +29,14 @@ class Stages:
     def run(self, name: str, stage: Task[..., Any], *given: Any) -> Any:
         """Run one task and return its result; what it raises goes through."""
         started = time.perf_counter()
-        state: State[Any] = stage(*given, return_state=True)
+        state: State[Any] = stage(*given, return_state=True)  # type: ignore[assignment]
         self.ran.append(Stage(name, state.name or state.type.value, round(time.perf_counter() - started, 2)))
         result = state.result()
-        print(f"  {name:<28} {self.ran[-1].state:<10} {self.ran[-1].seconds:6.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"  {name:<28} {self.ran[-1].state:<10} {self.ran[-1].seconds:6.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         return result
 
     def was_cached(self, name: str) -> bool:

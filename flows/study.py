@@ -48,7 +48,9 @@ class Data(_Part):
 
     manifest: Path | None = Field(None, description="CSV file, or a .py file that defines manifest()")
     folder: Path | None = Field(None, description="folder with one sub-folder per class")
-    root: Path | None = Field(None, description="where the manifest's relative paths start; its own folder if not given")
+    root: Path | None = Field(
+        None, description="where the manifest's relative paths start; its own folder if not given"
+    )
     target: Name = FOLDER_TARGET
     weight: str | None = Field(None, description="column of sample weights")
     max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -64,8 +66,12 @@ class BackboneSettings(_Part):
     """A pretrained network and how pictures are fed to it."""
 
     network: Name = "lite0"
-    resize: Annotated[int, Field(gt=0)] | None = Field(None, description="pixels of the shorter side; the network's own if not given")
-    crop: Annotated[int, Field(gt=0)] | None = Field(None, description="pixels of the centre square; the network's own if not given")
+    resize: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="pixels of the shorter side; the network's own if not given"
+    )
+    crop: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="pixels of the centre square; the network's own if not given"
+    )
     dtype: Literal["float16", "float32"] = "float16"
 
 
@@ -129,7 +135,8 @@ class Study(_Part):
             return next(iter(self.backbones))
         if experiment.backbone not in self.backbones:
             raise ValueError(
-                f"experiment {experiment.name!r}: backbone {experiment.backbone!r} is none of {', '.join(self.backbones)}"
+                f"experiment {experiment.name!r}: backbone {experiment.backbone!r} is none of "
+                f"{', '.join(self.backbones)}"
             )
         return experiment.backbone
 
@@ -139,7 +146,9 @@ class Study(_Part):
         assert place is not None, "checked when the study was read"  # noqa: S101
         root = self.data.root or (place if self.data.folder else place.parent)
         others = dict.fromkeys(name for split in self.split_specs() for name in split.columns())
-        return Source(place, root, Columns(self.data.target, self.data.weight, tuple(others)), self.data.max_bad)
+        return Source(
+            place, root, Columns(self.data.target, self.data.weight, tuple(others)), self.data.max_bad
+        )
 
     def split_specs(self) -> tuple[SplitSpec, ...]:
         """The splits, as the core wants them."""
@@ -226,7 +235,9 @@ def _folder_study(folder: Path) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise RequestError(f"{path}: no such file or folder; give a study.toml, or a folder with one sub-folder per class")
+        raise RequestError(
+            f"{path}: no such file or folder; give a study.toml, or a folder with one sub-folder per class"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -258,7 +269,9 @@ def _from_here(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         return fields
     places = {
-        key: str((folder / value).resolve()) if isinstance(value, str) and key in ("manifest", "folder", "root") else value
+        key: str((folder / value).resolve())
+        if isinstance(value, str) and key in ("manifest", "folder", "root")
+        else value
         for key, value in data.items()
     }
     return {**fields, "data": places}

@@ -35,12 +35,16 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
     samples, features = _extract(study, samples, stages, here)
     trained: list[Heads] = [
-        stages.run(f"train {trial.name}", train, study.name, trial, features[trial.backbone], samples, splits, here)
+        stages.run(
+            f"train {trial.name}", train, study.name, trial, features[trial.backbone], samples, splits, here
+        )
         for trial in study.trials()
     ]
     scores = stages.run("scores", score_all, study.name, samples, splits, trained)
     story = _story(study, samples, features, trained, stages)
-    summary: dict[str, Any] = stages.run("report", write_report, study.name, samples, trained, scores, story, here)
+    summary: dict[str, Any] = stages.run(
+        "report", write_report, study.name, samples, trained, scores, story, here
+    )
     return summary
 
 
@@ -53,7 +57,9 @@ def _extract(
         backbone, taps, dtype = study.backbone(name), study.taps(name), study.backbones[name].dtype
         had = stages.run(f"features {name}", extract, study.name, samples, backbone, taps, dtype, here)
         if had.failed:
-            samples = stages.run("set aside", set_aside, study.name, samples, had.failed, study.source(), here)
+            samples = stages.run(
+                "set aside", set_aside, study.name, samples, had.failed, study.source(), here
+            )
         features[name] = had
     return samples, features
 
@@ -62,9 +68,13 @@ def _story(
     study: Study, samples: Samples, features: dict[str, Features], trained: list[Heads], stages: Stages
 ) -> dict[str, Any]:
     """What the report tells besides scores: what ran, what was reused, notes and references."""
-    extracted = max(0 if stages.was_cached(f"features {name}") else each.extracted for name, each in features.items())
+    extracted = max(
+        0 if stages.was_cached(f"features {name}") else each.extracted for name, each in features.items()
+    )
     fresh = [
-        head.trained and not stages.was_cached(f"train {heads.experiment}") for heads in trained for head in heads.heads
+        head.trained and not stages.was_cached(f"train {heads.experiment}")
+        for heads in trained
+        for head in heads.heads
     ]
     return {
         "samples": {

@@ -48,7 +48,9 @@ def extract(
     return Features.model_construct(  # checked just now
         artifacts=artifacts.root,
         sets={str(each.tap): each.folder.name for each in sets},
-        shards={each.folder.name: sorted({shard.name for shard, _ in each.held.rows.values()}) for each in sets},
+        shards={
+            each.folder.name: sorted({shard.name for shard, _ in each.held.rows.values()}) for each in sets
+        },
         extracted=len(missing) - len(failed),
         failed=failed,
     )

@@ -62,13 +62,26 @@ def train(
             if not found:
                 rows = _feature_rows(sets, table, artifacts) if rows is None else rows
                 save_head(path, _train(experiment, table, rows, groups, test, seed))
-            heads.append(Head(path=path, digest=digest_bytes(path.read_bytes()), split=spec.name, seed=seed, trained=not found))
+            heads.append(
+                Head(
+                    path=path,
+                    digest=digest_bytes(path.read_bytes()),
+                    split=spec.name,
+                    seed=seed,
+                    trained=not found,
+                )
+            )
             progress.advance_to(len(heads))
     return Heads.model_construct(artifacts=artifacts.root, experiment=experiment.name, heads=heads)
 
 
 def _train(
-    experiment: Experiment, table: pd.DataFrame, rows: np.ndarray, groups: np.ndarray, test: np.ndarray, seed: int
+    experiment: Experiment,
+    table: pd.DataFrame,
+    rows: np.ndarray,
+    groups: np.ndarray,
+    test: np.ndarray,
+    seed: int,
 ) -> HeadFile:
     # Imported here, not above: a run that has nothing to train shall not wait for torch.
     from tasks.core.selection import Rows, train_softmax

@@ -22,7 +22,12 @@ VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", 
 
 @task(name="report", task_run_name="{study}: report", cache_policy=NO_CACHE)
 def write_report(
-    study: str, samples: Samples, trained: list[Heads], scores: Scores, story: dict[str, Any], artifacts: Artifacts
+    study: str,
+    samples: Samples,
+    trained: list[Heads],
+    scores: Scores,
+    story: dict[str, Any],
+    artifacts: Artifacts,
 ) -> dict[str, Any]:
     """Write `results.csv`, `summary.json` and `report.html`; return the summary."""
     place = artifacts.study(study)
@@ -36,7 +41,12 @@ def write_report(
         "best": {"experiment": best["experiment"], "split": best["split"], "metrics": _metrics(best)},
         "verdict": None,
         "scores": [
-            {"experiment": row["experiment"], "split": row["split"], "seeds": row["seeds"], "metrics": _metrics(row)}
+            {
+                "experiment": row["experiment"],
+                "split": row["split"],
+                "seeds": row["seeds"],
+                "metrics": _metrics(row),
+            }
             for row in scores.means
         ],
         "notes": story["notes"],
@@ -49,7 +59,8 @@ def write_report(
     [heads] = [each for each in trained if each.experiment == best["experiment"]]
     files = [load_head(head.path) for head in heads.heads if head.split == best["split"]]
     matrix: Confusion = confusion(files, table)
-    quarantine = read_table(samples.quarantine).to_dict("records")
+    listed = read_table(samples.quarantine)
+    quarantine = list(zip(listed.path, listed.reason, strict=True))
     write_text(place / "report.html", render(summary, matrix, most_wrong(files, table), quarantine))
     create_table_artifact(_leaderboard(summary), key=_artifact_key(study), description=f"{study}: scores")
     return summary
@@ -80,4 +91,6 @@ def _leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _artifact_key(study: str) -> str:
     """Prefect's artifact keys are lower-case letters, digits and dashes."""
-    return "scores-" + "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in study.lower())
+    return "scores-" + "".join(
+        letter if letter.isascii() and letter.isalnum() else "-" for letter in study.lower()
+    )

@@ -38,7 +38,9 @@ def read_samples(study: str, source: Source, artifacts: Artifacts) -> Samples:
 
 
 @task(name="set-aside", task_run_name="{study}: set samples aside", cache_policy=NO_CACHE)
-def set_aside(study: str, samples: Samples, failed: dict[str, str], source: Source, artifacts: Artifacts) -> Samples:
+def set_aside(
+    study: str, samples: Samples, failed: dict[str, str], source: Source, artifacts: Artifacts
+) -> Samples:
     """Quarantine samples that could not be read when their turn came, and go on without them.
 
     Raises:
@@ -52,10 +54,14 @@ def set_aside(study: str, samples: Samples, failed: dict[str, str], source: Sour
     rows = samples.total + samples.quarantined
     check_enough(table[~bad], quarantine, rows, most_bad=source.most_bad)
     left = table[~bad].reset_index(drop=True)
-    return _store_table(left, samples.quarantine, quarantined=len(quarantine), read=samples.read, artifacts=artifacts)
+    return _store_table(
+        left, samples.quarantine, quarantined=len(quarantine), read=samples.read, artifacts=artifacts
+    )
 
 
-def _store_table(table: pd.DataFrame, quarantine: Path, *, quarantined: int, read: int, artifacts: Artifacts) -> Samples:
+def _store_table(
+    table: pd.DataFrame, quarantine: Path, *, quarantined: int, read: int, artifacts: Artifacts
+) -> Samples:
     """Keep a table of samples under the digest of its content."""
     place = artifacts.samples / f"{digest_value(table.to_dict('list'))}.csv"
     if not place.is_file():
@@ -69,4 +75,3 @@ def _store_table(table: pd.DataFrame, quarantine: Path, *, quarantined: int, rea
         quarantine=quarantine,
         quarantined=quarantined,
     )
-

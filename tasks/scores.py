@@ -18,7 +18,9 @@ from tasks.references import Head, Heads, Samples, Scores
 
 
 def _identity(inputs: dict[str, Any]) -> object:
-    heads = [[each.experiment, [[h.split, h.seed, h.digest] for h in each.heads]] for each in inputs["trained"]]
+    heads = [
+        [each.experiment, [[h.split, h.seed, h.digest] for h in each.heads]] for each in inputs["trained"]
+    ]
     splits = [asdict(spec) for spec in inputs["splits"]]
     return [versions.SCORER, inputs["samples"].identity, splits, heads]
 
@@ -88,7 +90,7 @@ def _test_part(file: HeadFile, table: pd.DataFrame) -> TestPart:
 
 def _columns(scores: dict[str, Score]) -> dict[str, float]:
     """Spell scores as columns: `accuracy`, `accuracy_low`, `accuracy_high`, and so on."""
-    spelled = {}
+    spelled: dict[str, float] = {}
     for metric, found in scores.items():
         name = metric.replace(" ", "_")
         spelled |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

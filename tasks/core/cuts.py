@@ -30,7 +30,9 @@ class Prefix(nn.Module):
         for tap in taps:
             if tap.cut not in modules:
                 names = [name for name in modules if name.count(".") < 2 and name]
-                raise RequestError(f"tap {str(tap)!r}: the network has no module {tap.cut!r} (it has {', '.join(names)})")
+                raise RequestError(
+                    f"tap {str(tap)!r}: the network has no module {tap.cut!r} (it has {', '.join(names)})"
+                )
         self.network = network
         self.taps = tuple(taps)
         self.cuts = {tap.cut: modules[tap.cut] for tap in taps}
@@ -86,7 +88,9 @@ def pool(activations: Tensor, pooling: str) -> Tensor:
     if pooling == "none" or activations.ndim == 2:
         return activations
     if activations.ndim != 4:
-        raise RequestError(f"pooling {pooling!r} needs (B, C, H, W), this cut gives {tuple(activations.shape)}")
+        raise RequestError(
+            f"pooling {pooling!r} needs (B, C, H, W), this cut gives {tuple(activations.shape)}"
+        )
     places = activations.flatten(2).float()  # (B, C, H * W)
     if pooling == "max":
         return places.amax(2)

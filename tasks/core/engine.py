@@ -65,7 +65,9 @@ def run_prefix(
     mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
     for group, decoded in _decode_ahead(samples, spec):
-        failed = {digest: item for (digest, _), item in zip(group, decoded, strict=True) if isinstance(item, str)}
+        failed = {
+            digest: item for (digest, _), item in zip(group, decoded, strict=True) if isinstance(item, str)
+        }
         inputs = [item for item in decoded if not isinstance(item, str)]
         names = [digest for digest, _ in group if digest not in failed]
         if not inputs:

@@ -8,7 +8,15 @@ import numpy as np
 
 from tasks.core import versions
 from tasks.core.digest import StatCache
-from tasks.core.store import Holdings, as_stored, holdings, set_folder, view_is_current, write_shard, write_view
+from tasks.core.store import (
+    Holdings,
+    as_stored,
+    holdings,
+    set_folder,
+    view_is_current,
+    write_shard,
+    write_view,
+)
 from tasks.core.taps import Tap
 
 SHARD_ROWS = 512
@@ -100,5 +108,3 @@ def refresh_views(sets: Iterable[TapSet], verified: StatCache) -> None:
         held = holdings(each.folder, verified)
         if held.rows and not view_is_current(each.folder, held):
             write_view(each.folder, held)
-
-

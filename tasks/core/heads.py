@@ -87,7 +87,11 @@ def save_head(path: Path, head: HeadFile) -> None:
         ),
     }
     with replacing(path) as partial:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, {"story": json.dumps(head.story)})
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            partial,
+            {"story": json.dumps(head.story)},
+        )
 
 
 def load_head(path: Path) -> HeadFile:

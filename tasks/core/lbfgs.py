@@ -13,8 +13,8 @@ from torch import Tensor
 
 MEMORY = 12
 SUFFICIENT_DECREASE = 1e-4
-ROUNDING = 1e-13
-"""Share of the value below which a difference is rounding, not ascent."""
+ROUNDING = 100
+"""A difference of so many units in the last place of the value is rounding, not ascent."""
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -44,7 +44,11 @@ class _Pair:
 
 
 def minimise(
-    objective: Objective, start: Tensor, is_done: Callable[[Tensor, Tensor, Tensor], Tensor], *, most: int = 2000
+    objective: Objective,
+    start: Tensor,
+    is_done: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    most: int = 2000,
 ) -> Minimum:
     """Minimise S strictly convex functions of P numbers.
 
@@ -54,7 +58,7 @@ def minimise(
     Args:
         objective: takes points (A, P) and the problems' numbers (A,), gives values (A,) and
             gradients (A, P).
-        start: (S, P) float64.
+        start: (S, P); its type is the search's precision.
         is_done: takes gradients (A, P), values (A,) and numbers (A,), gives (A,) bool.
         most: evaluations after which to give up; the caller's certificate tells what converged.
 
@@ -69,6 +73,7 @@ def minimise(
     history: deque[_Pair] = deque(maxlen=MEMORY)
     direction = -gradient
     rate = 1 / gradient.norm(dim=1).clamp_min(1)  # (A,) the first step has no curvature to go by
+    rounding = ROUNDING * torch.finfo(start.dtype).eps
     for steps in range(1, most + 1):
         done = is_done(gradient, value, which)
         best_x[which], best_value[which] = x, value
@@ -82,7 +87,7 @@ def minimise(
         slope = (gradient * direction).sum(1)
         trial = x + rate[:, None] * direction
         new_value, new_gradient = objective(trial, which)
-        limit = value + SUFFICIENT_DECREASE * rate * slope + ROUNDING * value.abs()
+        limit = value + SUFFICIENT_DECREASE * rate * slope + rounding * value.abs()
         accepted = new_value <= limit
         history.append(_pair(trial - x, new_gradient - gradient, accepted))
         x = torch.where(accepted[:, None], trial, x)
@@ -96,8 +101,11 @@ def minimise(
 
 def _pair(step: Tensor, change: Tensor, accepted: Tensor) -> _Pair:
     curvature = (step * change).sum(1)
-    usable = accepted & (curvature > 1e-12 * step.norm(dim=1) * change.norm(dim=1))
-    inverse = torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), torch.zeros_like(curvature))
+    least = 10 * torch.finfo(step.dtype).eps
+    usable = accepted & (curvature > least * step.norm(dim=1) * change.norm(dim=1))
+    inverse = torch.where(
+        usable, 1 / curvature.where(usable, torch.ones_like(curvature)), torch.zeros_like(curvature)
+    )
     return _Pair(step, change, inverse)
 
 
@@ -122,7 +130,7 @@ def _descend(gradient: Tensor, history: deque[_Pair]) -> Tensor:
 
 def _curvature(history: deque[_Pair], problems: int) -> Tensor:
     """Scale of the first guess: <step, change> / <change, change> of each problem's newest usable pair."""
-    scale = torch.ones(problems, dtype=torch.float64)
+    scale = history[-1].inverse.new_ones(problems)
     for pair in history:
         usable = pair.inverse > 0
         newest = 1 / (pair.inverse * pair.change.square().sum(1)).where(usable, torch.ones_like(scale))

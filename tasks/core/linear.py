@@ -35,7 +35,8 @@ class Standardisation:
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Centre and scale rows; (N, D) -> (N, D) float64."""
-        return (features.astype(np.float64) - self.mean) / self.scale
+        rows: np.ndarray = (features.astype(np.float64) - self.mean) / self.scale
+        return rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class SoftmaxHead:
         """Return log probabilities; (N, D) -> (N, C) float64."""
         scores = features.astype(np.float64) @ self.weight.T + self.bias  # (N, C)
         top = scores.max(axis=1, keepdims=True)
-        return scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+        log_proba: np.ndarray = scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+        return log_proba
 
 
 def standardisation(features: np.ndarray, weights: np.ndarray) -> Standardisation:
@@ -91,6 +93,7 @@ def fit_softmax(
     classes: int,
     strengths: Sequence[float],
     tolerance: float = TOLERANCE,
+    precision: torch.dtype = torch.float64,
 ) -> list[SoftmaxHead]:
     """Train one softmax head for each strength, all in one batch.
 
@@ -101,23 +104,26 @@ def fit_softmax(
         classes: C.
         strengths: S positive numbers.
         tolerance: the gradient norm to reach; comparing strengths needs less than keeping a head does.
+        precision: of the search; torch.float32 halves the time and reaches a tolerance of 1e-4.
 
     Returns:
         S heads in the order of `strengths`. One that did not converge says so.
     """
     standard = standardisation(features, weights)
-    rows = torch.from_numpy(standard.apply(features))  # (N, D)
-    share = torch.from_numpy(np.asarray(weights, dtype=np.float64) / weights.sum())  # (N,)
+    rows = torch.from_numpy(standard.apply(features)).to(precision)  # (N, D)
+    share = torch.from_numpy(weights / weights.sum()).to(precision)  # (N,)
     basis, variance = _eigenbasis(rows, share)  # (D, R), (R,)
-    problem = _Softmax(rows @ basis, torch.from_numpy(labels), share, variance, classes, torch.tensor(strengths), tolerance)
+    problem = _Softmax(
+        rows @ basis, torch.from_numpy(labels), share, variance, classes, torch.tensor(strengths), tolerance
+    )
     reached = minimise(problem.objective, problem.start(), problem.is_done)
     _, gradient = problem.objective(reached.x, torch.arange(len(strengths)))
     norms = problem.norms(gradient, torch.arange(len(strengths)))
     heads = []
     for number, strength in enumerate(strengths):
         rotated, bias = problem.unpack(reached.x[number : number + 1], torch.tensor([number]))
-        weight = (basis @ rotated[0]).T.numpy() / standard.scale  # (C, D)
-        shift = bias[0].numpy() - weight @ standard.mean  # (C,)
+        weight = (basis @ rotated[0]).T.double().numpy() / standard.scale  # (C, D)
+        shift = bias[0].double().numpy() - weight @ standard.mean  # (C,)
         heads.append(SoftmaxHead(weight, shift, float(strength), float(norms[number])))
     return heads
 
@@ -130,12 +136,13 @@ def _eigenbasis(rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         vectors = scaled.T @ vectors / variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # (D, N)
     else:
         variance, vectors = torch.linalg.eigh(scaled.T @ scaled)  # (D,), (D, D)
-    extends = variance > 1e-12 * variance.max().clamp_min(1e-300)
+    rounding = len(variance) * torch.finfo(variance.dtype).eps
+    extends = variance > rounding * variance.max().clamp_min(torch.finfo(variance.dtype).tiny)
     return vectors[:, extends], variance[extends]
 
 
 class _Softmax:
-    """The objective in scaled coordinates u = W * sqrt(curvature), one row of P = (R + 1) * C numbers a problem."""
+    """The objective in scaled coordinates u = W * sqrt(curvature), P = (R + 1) * C numbers a problem."""
 
     def __init__(
         self,
@@ -151,9 +158,13 @@ class _Softmax:
         self.hot = torch.nn.functional.one_hot(labels, classes).to(rows)  # (N, C)
         self.strengths = strengths.to(rows)  # (S,)
         p = (share @ self.hot).clamp_min(1e-12)
-        spread = float((p * (1 - p)).sum() / max(1, classes - 1))  # mean curvature of the loss in a logit, at the start
+        spread = float(
+            (p * (1 - p)).sum() / max(1, classes - 1)
+        )  # mean curvature of the loss in a logit, at the start
         curvature = spread * variance + self.strengths[:, None]  # (S, R)
-        self.scale = torch.cat([curvature.rsqrt(), torch.ones(len(strengths), 1).to(rows)], dim=1)  # (S, R + 1)
+        self.scale = torch.cat(
+            [curvature.rsqrt(), torch.ones(len(strengths), 1).to(rows)], dim=1
+        )  # (S, R + 1)
         self.classes = classes
 
     def start(self) -> Tensor:
@@ -176,13 +187,17 @@ class _Softmax:
         penalty = self.strengths[which] / 2 * weight.square().sum((1, 2))
         slope = (log_p.exp() - self.hot[:, None]) * self.share[:, None, None]  # (N, A, C)
         wide = self.rows.T @ slope.view(-1, problems * classes)  # (R, A * C)
-        by_weight = wide.view(rank, problems, classes).permute(1, 0, 2) + self.strengths[which, None, None] * weight
+        by_weight = (
+            wide.view(rank, problems, classes).permute(1, 0, 2) + self.strengths[which, None, None] * weight
+        )
         gradient = torch.cat([by_weight, slope.sum(0)[:, None]], dim=1) * self.scale[which, :, None]
         return loss + penalty, gradient.reshape(problems, -1)
 
     def norms(self, gradient: Tensor, which: Tensor) -> Tensor:
         """Return ||grad J|| in standardised features, (A,)."""
-        return (gradient.view(len(gradient), -1, self.classes) / self.scale[which, :, None]).flatten(1).norm(dim=1)
+        in_weights: Tensor = gradient.view(len(gradient), -1, self.classes) / self.scale[which, :, None]
+        norms: Tensor = torch.linalg.vector_norm(in_weights, dim=(1, 2))
+        return norms
 
     def is_done(self, gradient: Tensor, value: Tensor, which: Tensor) -> Tensor:
         """Stop a problem below the certificate, with room for rounding."""

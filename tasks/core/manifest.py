@@ -81,7 +81,9 @@ def scan_folder(folder: Path) -> pd.DataFrame:
         RequestError: if there are fewer than two sub-folders with pictures.
     """
     if not folder.is_dir():
-        raise RequestError(f"{folder}: no such folder; give a folder with one sub-folder per class, or a study.toml")
+        raise RequestError(
+            f"{folder}: no such folder; give a folder with one sub-folder per class, or a study.toml"
+        )
     rows = [
         (str(path.relative_to(folder)), path.relative_to(folder).parts[0])
         for kind in sorted(folder.iterdir())
@@ -108,7 +110,7 @@ def locate(paths: Iterable[str], folder: Path) -> tuple[list[Path], list[str]]:
     Returns:
         One absolute place for each path, and beside it what is wrong with the path, or "".
     """
-    base = Path(os.path.abspath(folder))
+    base = Path(os.path.abspath(folder))  # noqa: PTH100 - links inside stay as the user made them
     places = [Path(os.path.normpath(base / path)) for path in paths]
     problems = [_path_problem(path, place, base) for path, place in zip(paths, places, strict=True)]
     return places, problems
@@ -119,7 +121,7 @@ def _path_problem(path: str, place: Path, base: Path) -> str:
         return "no path given"
     if "\0" in path:
         return "the path holds a zero byte"
-    if not os.path.isabs(path) and not place.is_relative_to(base):
+    if not Path(path).is_absolute() and not place.is_relative_to(base):
         return f"outside the data folder {base}; write an absolute path if that is meant"
     return ""
 
@@ -135,7 +137,9 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _read_csv(source: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+        return pd.read_csv(
+            source, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise RequestError(f"{source}: not a CSV file with a header line ({error})") from error
 

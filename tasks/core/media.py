@@ -9,12 +9,16 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.core import versions
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "dib", "tif", "tiff", "webp"),
+        *("ppm", "pgm", "pbm", "pnm", "tga", "jp2", "avif"),
+    )
 )
 BACKDROP = (255, 255, 255)
 """Transparent pixels show this colour."""
@@ -67,7 +71,7 @@ def decode(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise MediaError(f"not a picture: starts with {data[:12]!r}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MediaError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None

@@ -51,7 +51,9 @@ def group_counts(groups: Sequence[str], *, replicates: int = REPLICATES, seed: i
         (B, N) how often each row is drawn; rows of a group are drawn together.
     """
     names, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=replicates
+    )
     counts: np.ndarray = drawn[:, members].astype(np.float32)
     return counts
 
@@ -90,7 +92,9 @@ def _metric(metric: str, part: TestPart, counts: np.ndarray) -> np.ndarray:
     if metric == "accuracy":
         return _ratio(times @ right, times.sum(axis=1))
     if metric == "balanced accuracy":
-        return _mean([_ratio(times @ (right & (part.labels == c)), times @ (part.labels == c)) for c in classes])
+        return _mean(
+            [_ratio(times @ (right & (part.labels == c)), times @ (part.labels == c)) for c in classes]
+        )
     positive = classes[1:] if len(classes) == 2 else classes
     return _mean([average_precision(part.labels == c, _margin(part.log_proba, c), times) for c in positive])
 

@@ -10,7 +10,13 @@ from tasks.core.backbones import Backbone
 from tasks.core.errors import RequestError
 
 _LITE_STAGES = {"tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1)}
-_LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _LITE_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_LATER = {
     "_expand_conv": "conv_pw",
@@ -35,7 +41,9 @@ def load_network(backbone: Backbone) -> nn.Module:
     try:
         network.load_state_dict(_lite_names(weights, _LITE_STAGES[backbone.architecture]))
     except (RuntimeError, KeyError) as error:
-        raise RequestError(f"{backbone.weights}: not the weights of {backbone.architecture} ({error})") from error
+        raise RequestError(
+            f"{backbone.weights}: not the weights of {backbone.architecture} ({error})"
+        ) from error
     return freeze(network)
 
 

@@ -90,7 +90,7 @@ def most_wrong(files: Sequence[HeadFile], table: pd.DataFrame) -> list[Wrong]:
 
 
 def render(
-    summary: dict[str, Any], matrix: Confusion, wrong: Sequence[Wrong], quarantine: Sequence[dict[str, str]]
+    summary: dict[str, Any], matrix: Confusion, wrong: Sequence[Wrong], quarantine: Sequence[tuple[str, str]]
 ) -> str:
     """Fill in the page; one file, no link leads out of it."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)

@@ -23,7 +23,12 @@ UNKNOWN = ("", "?")
 
 @dataclass(frozen=True)
 class Examined:
-    """What reading a file told: its digest, or "" if it could not be read, and what is wrong with it, or ""."""
+    """What reading a file told.
+
+    Attributes:
+        digest: of its bytes, or "" if it could not be read.
+        problem: what is wrong with it, or "".
+    """
 
     digest: str
     problem: str
@@ -58,8 +63,11 @@ def examine(
     seen.remember({path: text for path, text in fresh.items() if not text.startswith(" ")}, unknown)
     told = {path: Examined(*text.split(" ", 1)) for path, text in (known | fresh).items()}
     told |= {path: Examined("", problem) for path, problem in wrong.items()}
-    found = [Examined("", problem) if problem else told[path] for path, problem in zip(paths, problems, strict=True)]
-    return found, len(unknown)
+    all_told = [
+        Examined("", problem) if problem else told[path]
+        for path, problem in zip(paths, problems, strict=True)
+    ]
+    return all_told, len(unknown)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,9 @@ def assemble(
             "reason": [item.problem for item in examined],
         }
     )
-    table.loc[(table.reason == "") & table.weight.isna(), "reason"] = f"{columns.weight} is no number of at least 0"
+    table.loc[(table.reason == "") & table.weight.isna(), "reason"] = (
+        f"{columns.weight} is no number of at least 0"
+    )
     labels = table[table.reason == ""].groupby("digest").label.nunique()
     torn = table.digest.isin(labels.index[labels > 1]) & (table.reason == "")
     table.loc[torn, "reason"] = "the same picture stands in the table with another label"
@@ -158,7 +168,9 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
         )
     classes = Counter(table.label[table.label != ""])
     if len(classes) < 2:
-        raise RequestError(f"{len(classes)} class(es) with usable samples ({', '.join(classes)}); at least two are needed")
+        raise RequestError(
+            f"{len(classes)} class(es) with usable samples ({', '.join(classes)}); at least two are needed"
+        )
     rare = [name for name, n in sorted(classes.items()) if n < 2]
     if rare:
         raise RequestError(

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from tasks.core.linear import SoftmaxHead, fit_softmax
 
 FOLDS = 5
 ROUGH = 1e-4
-"""Gradient norm at which strengths are compared; the head that is kept is trained to `TOLERANCE`."""
+"""Gradient norm at which strengths are compared, in single precision; the head that is kept gets `TOLERANCE`."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,16 @@ def train_softmax(rows: Rows, *, classes: int, strengths: Sequence[float], seed:
         seed: shuffles the folds.
     """
     folds = inner_folds(rows.labels, rows.groups, seed=seed)
+    inner: tuple[float, float] | tuple[None, None]
     if folds:
         accuracy, loss = _compare(rows, folds, classes, strengths)  # (S,), (S,)
         best = min(range(len(strengths)), key=lambda s: (-accuracy[s], loss[s]))
         inner = float(accuracy[best]), float(loss[best])
     else:
         best, inner = len(strengths) // 2, (None, None)
-    [head] = fit_softmax(rows.features, rows.labels, rows.weights, classes=classes, strengths=[strengths[best]])
+    [head] = fit_softmax(
+        rows.features, rows.labels, rows.weights, classes=classes, strengths=[strengths[best]]
+    )
     return Chosen(head, *inner)
 
 
@@ -100,7 +104,13 @@ def _compare(
     for train, held_out in folds:
         seen, unseen = rows.at(train), rows.at(held_out)
         heads = fit_softmax(
-            seen.features, seen.labels, seen.weights, classes=classes, strengths=strengths, tolerance=ROUGH
+            seen.features,
+            seen.labels,
+            seen.weights,
+            classes=classes,
+            strengths=strengths,
+            tolerance=ROUGH,
+            precision=torch.float32,
         )
         for s, head in enumerate(heads):
             log_proba = head.log_proba(unseen.features)  # (n, C)

@@ -78,26 +78,30 @@ def _gain(counts: Counter[str], quota: dict[str, int]) -> int:
 def _seat_every_class(
     taken: set[str], order: list[str], members: dict[str, list[int]], classes: Sequence[str]
 ) -> None:
-    """Move the first fitting group of a class that stands on one side only to the other side."""
+    """Move a group of each class that stands on one side only to the other side."""
     holders: dict[str, list[str]] = {}
     for group in order:
         for name in {classes[row] for row in members[group]}:
             holders.setdefault(name, []).append(group)
-    for name, candidates in sorted(holders.items()):
+    for name in sorted(holders):
+        candidates = holders[name]
         if len(candidates) < 2:
             raise RequestError(
-                f"class {name!r} has all its samples in one group ({candidates[0]}), at least two groups are needed "
-                "to train on one and test on the other; add samples or leave the class out"
+                f"class {name!r} has all its samples in one group ({candidates[0]}); two groups at least are "
+                "needed, to train on one and test on the other; add samples or leave the class out"
             )
-        seated = [group for group in candidates if group in taken]
-        if not seated:
+        if taken.isdisjoint(candidates):
             taken.add(candidates[0])
-        elif len(seated) == len(candidates):
+        elif taken.issuperset(candidates):
             taken.discard(candidates[-1])
-    for name, candidates in sorted(holders.items()):
-        if len({group in taken for group in candidates}) < 2:
+    _check_seats(taken, holders)
+
+
+def _check_seats(taken: set[str], holders: dict[str, list[str]]) -> None:
+    for name, groups in sorted(holders.items()):
+        if taken.isdisjoint(groups) or taken.issuperset(groups):
             raise RequestError(
-                f"class {name!r}: its {len(candidates)} groups cannot be parted without leaving another class on one "
+                f"class {name!r}: its {len(groups)} groups cannot be parted without leaving another class on one "
                 "side; split by a finer group or add samples"
             )
 
@@ -164,10 +168,13 @@ def split_table(table: pd.DataFrame, spec: SplitSpec, seed: int) -> np.ndarray:
 def _written_down(table: pd.DataFrame, column: str) -> np.ndarray:
     found = sorted(set(table[column]))
     if not set(found) <= {"train", "test"}:
-        raise RequestError(f"column {column!r} holds {', '.join(map(repr, found[:4]))}; only 'train' and 'test' are known")
+        listed = ", ".join(map(repr, found[:4]))
+        raise RequestError(f"column {column!r} holds {listed}; only 'train' and 'test' are known")
     test = (table[column] == "test").to_numpy()
     for name, part in (("train", table[~test]), ("test", table[test])):
         absent = sorted(set(table.label) - set(part.label))
         if absent:
-            raise RequestError(f"column {column!r}: no sample of class {absent[0]!r} is in {name!r}; each part needs each class")
+            raise RequestError(
+                f"column {column!r}: no sample of class {absent[0]!r} is in {name!r}; each part needs each class"
+            )
     return test

@@ -46,7 +46,9 @@ def set_folder(root: Path, identity: Mapping[str, object]) -> Path:
     return root / digest_value(dict(identity))
 
 
-def write_shard(folder: Path, digests: Sequence[str], rows: np.ndarray, provenance: Mapping[str, object]) -> Path:
+def write_shard(
+    folder: Path, digests: Sequence[str], rows: np.ndarray, provenance: Mapping[str, object]
+) -> Path:
     """Write one shard; the same digests in the same set give the same name.
 
     Args:
@@ -85,7 +87,7 @@ def holdings(folder: Path, verified: StatCache) -> Holdings:
         verified: remembers which shards were found whole.
     """
     shards = sorted((folder / "shards").glob("*.h5"))
-    whole, unknown = verified.recall(shards)
+    _, unknown = verified.recall(shards)
     found = {path: _problem(path, folder.name, path.stem) for path in unknown}
     verified.remember({path: "" for path, problem in found.items() if not problem}, unknown)
     damaged = {path: problem for path, problem in found.items() if problem}
@@ -111,7 +113,9 @@ def load(held: Holdings, digests: Sequence[str]) -> np.ndarray:
     """
     absent = [digest for digest in digests if digest not in held.rows]
     if absent:
-        raise StoreError(f"{len(absent)} of {len(digests)} rows are not stored (first: {absent[0]}); run the study again")
+        raise StoreError(
+            f"{len(absent)} of {len(digests)} rows are not stored (first: {absent[0]}); run the study again"
+        )
     wanted: dict[Path, list[tuple[int, int]]] = {}
     for place, digest in enumerate(digests):
         path, row = held.rows[digest]
@@ -148,7 +152,9 @@ def write_view(folder: Path, held: Holdings) -> Path:
     view = folder / VIEW
     with replacing(view) as partial, h5py.File(partial, "w", libver="latest") as file:
         file.create_virtual_dataset("features", layout)
-        file.create_dataset("digests", data=np.array(sum(digests, []), dtype=DIGEST_TYPE))
+        file.create_dataset(
+            "digests", data=np.array([name for names in digests for name in names], dtype=DIGEST_TYPE)
+        )
         file.attrs["provenance"] = json.dumps(provenance(shards[0]), sort_keys=True)
     return view
 
@@ -177,12 +183,14 @@ def as_stored(rows: np.ndarray, dtype: str) -> np.ndarray:
         StoreError: if a value is not finite, or lies beyond the type's range.
     """
     if not np.isfinite(rows).all():
-        raise StoreError("the network gave a value that is not finite; check its weights and its input's scale")
+        raise StoreError(
+            "the network gave a value that is not finite; check its weights and its input's scale"
+        )
     with np.errstate(over="ignore"):
         stored = rows.astype(dtype)
     if not np.isfinite(stored).all():
         top = float(np.abs(rows).max())
-        raise StoreError(f"features reach {top:.3g}, beyond {dtype}; set dtype = \"float32\" for the backbone")
+        raise StoreError(f'features reach {top:.3g}, beyond {dtype}; set dtype = "float32" for the backbone')
     return stored
 
 
@@ -195,7 +203,7 @@ def _checksum(set_name: str, story: str, names: np.ndarray, rows: np.ndarray) ->
     shape = f"{rows.dtype.str} {rows.shape}"
     for part in (set_name.encode(), story.encode(), shape.encode(), names.tobytes()):
         state.update(part)
-    state.update(memoryview(np.ascontiguousarray(rows)).cast("B"))
+    state.update(np.ascontiguousarray(rows).data.cast("B"))
     return state.hexdigest()
 
 

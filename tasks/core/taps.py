@@ -32,5 +32,7 @@ def parse_tap(text: str) -> Tap:
     """
     cut, _, pooling = text.partition(":")
     if not cut or (pooling or "mean") not in POOLINGS:
-        raise RequestError(f"tap {text!r}: write cut:pooling with a pooling of {', '.join(POOLINGS)}, such as last:mean")
+        raise RequestError(
+            f"tap {text!r}: write cut:pooling with a pooling of {', '.join(POOLINGS)}, such as last:mean"
+        )
     return Tap(cut, pooling or "mean")
