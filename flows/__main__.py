@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,9 @@ PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
-"""Nothing leaves the machine, a slow machine has time to start the server, and the terminal is ours."""
+"""Nothing leaves the machine, a slow machine has time to start the server, and errors are told once, by us."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeadstartError as error:
         print(f"headstart: {error}", file=sys.stderr)
         return FAILED
+    except Exception:
+        traceback.print_exc()
+        print("headstart: the run failed, see above; what is done is kept", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(
             "headstart: stopped; what is done is kept, the same command goes on from there", file=sys.stderr
@@ -49,12 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(study: Study, artifacts: Path) -> int:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(artifacts / "results")
     from flows.console import show_summary
-    from flows.running import run_transfer
+    from flows.transfer import transfer
 
     print(f"headstart: {study.name}", file=sys.stderr, flush=True)
-    show_summary(run_transfer(study, artifacts), artifacts / "studies" / study.name)
+    show_summary(transfer(study, artifacts), artifacts / "studies" / study.name)
     return DONE
 
 

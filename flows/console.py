@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+WIDTH = 100
+"""A table is never folded narrower than this, whatever the terminal says."""
 
 COLUMNS = ("weighted accuracy", "accuracy", "balanced accuracy", "average precision")
 
@@ -17,6 +21,7 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
         place: the study's folder of results.
     """
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)
     console.print(_score_table(summary))
     for name, note in summary["notes"].items():
         if note:
@@ -27,18 +32,21 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
 
 
 def _score_table(summary: dict[str, Any]) -> Table:
-    table = Table()
-    table.add_column("experiment")
-    table.add_column("split")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("experiment", "split"):
+        table.add_column(heading)
+    table.add_column("weighted\naccuracy, %", justify="right")
+    table.add_column("95 %\ninterval", justify="right")
+    for heading in ("accuracy, %", "balanced\naccuracy, %", "average\nprecision, %"):
+        table.add_column(heading, justify="right")
     for row in summary["scores"]:
-        first = f"{_percent(row['metrics'][COLUMNS[0]]['value'])} [{_interval(row['metrics'][COLUMNS[0]]['ci95'])}]"
-        others = [_percent(row["metrics"][name]["value"]) for name in COLUMNS[1:]]
-        table.add_row(row["experiment"], row["split"], first, *others)
+        metrics = row["metrics"]
+        values = [_percent(metrics[name]["value"]) for name in COLUMNS]
+        interval = " to ".join(_percent(end) for end in metrics[COLUMNS[0]]["ci95"])
+        table.add_row(row["experiment"], row["split"], values[0], interval, *values[1:])
     for reference in summary["references"]:
-        cells = [_percent(reference["value"]) if reference["metric"] == column else "" for column in COLUMNS]
-        table.add_row(reference["name"], "", *cells, style="dim")
+        cells = [_percent(reference["value"]) if reference["metric"] == name else "" for name in COLUMNS]
+        table.add_row(reference["name"], "", cells[0], "", *cells[1:], style="dim")
     return table
 
 
@@ -53,8 +61,4 @@ def _what_ran(summary: dict[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _interval(ends: list[float | None]) -> str:
-    return " to ".join("-" if end is None else f"{100 * end:.1f}" for end in ends)
+    return "-" if value is None else f"{100 * value:.1f}"

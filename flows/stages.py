@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefect import Task
@@ -22,14 +23,21 @@ class Stage:
 
 @dataclass
 class Stages:
-    """Runs tasks one after another and says how each ended."""
+    """Runs tasks one after another and says how each ended.
 
+    Attributes:
+        results: the folder where Prefect keeps what a task returned; a cached stage is answered from it.
+        ran: what became of each stage so far.
+    """
+
+    results: Path
     ran: list[Stage] = field(default_factory=list)
 
     def run(self, name: str, stage: Task[..., Any], *given: Any) -> Any:
         """Run one task and return its result; what it raises goes through."""
         started = time.perf_counter()
-        state: State[Any] = stage(*given, return_state=True)  # type: ignore[assignment]
+        kept = stage.with_options(result_storage=self.results)
+        state: State[Any] = kept(*given, return_state=True)  # type: ignore[assignment]
         self.ran.append(Stage(name, state.name or state.type.value, round(time.perf_counter() - started, 2)))
         result = state.result()
         print(

@@ -30,7 +30,7 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
     Raises:
         RequestError: if the data are not fit for the study.
     """
-    here, stages, splits = Artifacts(artifacts), Stages(), study.split_specs()
+    here, stages, splits = Artifacts(artifacts), Stages(Artifacts(artifacts).results), study.split_specs()
 
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
     samples, features = _extract(study, samples, stages, here)

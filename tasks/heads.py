@@ -24,9 +24,9 @@ from tasks.references import Features, Head, Heads, Samples
 def _identity(inputs: dict[str, Any]) -> object:
     experiment: Experiment = inputs["experiment"]
     features: Features = inputs["features"]
-    splits = [{**asdict(spec), "name": ""} for spec in inputs["splits"]]
+    splits = [asdict(spec) for spec in inputs["splits"]]
     sets = [features.sets[tap] for tap in experiment.taps]
-    return [experiment.identity(), sets, inputs["samples"].identity, splits]
+    return [experiment.name, experiment.identity(), sets, inputs["samples"].identity, splits]
 
 
 @task(

@@ -58,7 +58,8 @@ class Progress:
     def __str__(self) -> str:
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
-        return f"{self.what} {self.done:,} of {self.total:,} · {rate:.0f}/s · {left:.0f} s left"
+        speed = f"{rate:.0f}/s · " if rate >= 1 else ""
+        return f"{self.what} {self.done:,} of {self.total:,} · {speed}{left:.0f} s left"
 
     def _publish(self) -> None:
         percent = 100.0 * self.done / max(self.total, 1)

@@ -1,0 +1,34 @@
+# make demo   sets up .venv and runs the main job on real data
+# make test   sets up .venv and runs the tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/.demo
+	$(BIN)/headstart run flows/studies/solar.toml
+
+test: .venv/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.test .venv/.demo
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# .venv/.demo, .venv/.test, .venv/.dev: the extra of that name is installed
+.venv/.%: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv artifacts/features artifacts/heads artifacts/results artifacts/samples artifacts/studies artifacts/seen.sqlite

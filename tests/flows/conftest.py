@@ -1,0 +1,88 @@
+"""One Prefect server for all flow tests, and a run whose forward passes are counted."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+import tasks.core.engine
+import tasks.core.networks
+import tasks.core.selection
+from flows.study import Study
+from flows.transfer import transfer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> Iterator[None]:
+    """A Prefect server with a database of its own."""
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # joining its thread takes a second
+    ):
+        yield
+
+
+@dataclass
+class Done:
+    """What one run did, counted where the work is done, not where it is reported."""
+
+    summary: dict[str, Any]
+    forwarded: list[str]
+    networks: int
+    trained: int
+    folder: Path
+
+    def results(self) -> list[dict[str, str]]:
+        """The rows of results.csv."""
+        with (self.folder / "results.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def state(self, stage: str) -> str:
+        """The Prefect state that a stage ended in."""
+        return next(each["state"] for each in self.summary["stages"] if each["name"] == stage)
+
+
+Runner = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Run a study; every call shares one artifacts folder."""
+    forwarded: list[str] = []
+    counts = {"networks": 0, "trained": 0}
+    run_prefix = tasks.core.engine.run_prefix
+    load_network = tasks.core.networks.load_network
+    train_softmax = tasks.core.selection.train_softmax
+
+    def forward(prefix: Any, samples: Any, *rest: Any) -> Any:
+        forwarded.extend(digest for digest, _ in samples)
+        return run_prefix(prefix, samples, *rest)
+
+    def load(backbone: Any) -> Any:
+        counts["networks"] += 1
+        return load_network(backbone)
+
+    def train(*given: Any, **named: Any) -> Any:
+        counts["trained"] += 1
+        return train_softmax(*given, **named)
+
+    monkeypatch.setattr(tasks.core.engine, "run_prefix", forward)
+    monkeypatch.setattr(tasks.core.networks, "load_network", load)
+    monkeypatch.setattr(tasks.core.selection, "train_softmax", train)
+
+    def go(study: Study) -> Done:
+        forwarded.clear()
+        counts.update(networks=0, trained=0)
+        artifacts = tmp_path / "artifacts"
+        summary = transfer(study, artifacts)
+        folder = artifacts / "studies" / study.name
+        assert json.loads((folder / "summary.json").read_text()) == summary
+        return Done(summary, list(forwarded), counts["networks"], counts["trained"], folder)
+
+    return go

@@ -1,0 +1,234 @@
+"""The table "what a change costs": each row is a test, counted where the work is done."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.study import Study
+
+SMALL = {"network": "lite0", "resize": 48, "crop": 48}
+
+
+def study_of(folder: Path, **changes: Any) -> Study:
+    """A folder study with one experiment, two seeds and small pictures."""
+    fields: dict[str, Any] = {
+        "name": "stripes",
+        "data": {"folder": folder},
+        "backbones": {"small": SMALL},
+        "splits": [{"name": "random", "seeds": [0, 1]}],
+        "experiments": [{"name": "early", "taps": ["blocks.1:mean"], "strengths": [0.01, 1.0]}],
+    }
+    return Study.model_validate(fields | changes)
+
+
+def two_experiments() -> list[dict[str, Any]]:
+    return [
+        {"name": "early", "taps": ["blocks.1:mean"], "strengths": [0.01, 1.0]},
+        {"name": "strong", "taps": ["blocks.1:mean"], "strengths": [10.0]},
+    ]
+
+
+def shards(artifacts: Path) -> list[Path]:
+    return sorted(artifacts.glob("features/*/shards/*.h5"))
+
+
+def test_the_first_run_forwards_each_sample_once_and_trains_each_split(run, pictures):
+    done = run(study_of(pictures))
+    assert len(done.forwarded) == len(set(done.forwarded)) == 24
+    assert (done.networks, done.trained) == (1, 2)
+    assert done.summary["samples"] == {"total": 24, "extracted": 24, "reused": 0, "quarantined": 0}
+    assert done.summary["experiments"] == {"total": 2, "trained": 2, "reused": 0}
+    assert len(done.results()) == 2
+
+
+def test_nothing_changed_runs_nothing_and_loads_no_network(run, pictures):
+    first, second = run(study_of(pictures)), run(study_of(pictures))
+    assert (second.forwarded, second.networks, second.trained) == ([], 0, 0)
+    assert second.summary["samples"]["reused"] == 24
+    assert second.summary["experiments"] == {"total": 2, "trained": 0, "reused": 2}
+    assert [second.state(name) for name in ("features small", "train early", "scores")] == ["Cached"] * 3
+    assert second.results() == first.results()
+
+
+def test_renamed_moved_and_touched_files_change_the_table_only(run, pictures):
+    first = run(study_of(pictures))
+    (pictures / "upright" / "0.png").rename(pictures / "upright" / "renamed.png")
+    (pictures / "lying" / "deeper").mkdir()
+    (pictures / "lying" / "1.png").rename(pictures / "lying" / "deeper" / "1.png")
+    os.utime(pictures / "lying" / "2.png", (1, 1))
+    second = run(study_of(pictures))
+    assert (second.forwarded, second.trained) == ([], 0)
+    assert second.results() == first.results()
+
+
+def test_another_label_trains_again_on_the_same_features(run, pictures):
+    run(study_of(pictures))
+    (pictures / "upright" / "0.png").rename(pictures / "lying" / "was-upright.png")
+    second = run(study_of(pictures))
+    assert (second.forwarded, second.networks, second.trained) == ([], 0, 2)
+
+
+def test_another_split_trains_that_split_only(run, pictures):
+    run(study_of(pictures))
+    second = run(study_of(pictures, splits=[{"name": "random", "seeds": [0, 1, 2]}]))
+    assert (second.forwarded, second.trained) == ([], 1)
+    assert second.summary["experiments"] == {"total": 3, "trained": 1, "reused": 2}
+
+
+def test_weights_train_again_on_the_same_features(run, pictures, tmp_path):
+    rows = pd.DataFrame(
+        [(str(path), path.parent.name, 1.0) for path in sorted(pictures.rglob("*.png"))],
+        columns=["path", "class", "importance"],
+    )
+    manifest = tmp_path / "manifest.csv"
+    rows.to_csv(manifest, index=False)
+    weighted = study_of(pictures, data={"manifest": manifest, "weight": "importance"})
+    run(weighted)
+    rows.loc[3, "importance"] = 2.5
+    rows.to_csv(manifest, index=False)
+    second = run(weighted)
+    assert (second.forwarded, second.trained) == ([], 2)
+
+
+def test_added_samples_cost_their_own_forward_passes(run, pictures, painter):
+    first = run(study_of(pictures))
+    for number in range(3):
+        painter(pictures / "lying" / f"new-{number}.png", 500 + number, 1.5)
+    second = run(study_of(pictures))
+    assert len(second.forwarded) == 3
+    assert not set(second.forwarded) & set(first.forwarded)
+    assert second.trained == 2
+    assert second.summary["samples"] == {"total": 27, "extracted": 3, "reused": 24, "quarantined": 0}
+
+
+def test_a_changed_sample_is_a_new_one(run, pictures, painter):
+    run(study_of(pictures))
+    painter(pictures / "lying" / "3.png", 999, 1.4)
+    second = run(study_of(pictures))
+    assert (len(second.forwarded), second.trained) == (1, 2)
+
+
+def test_added_samples_get_the_features_that_a_fresh_run_gives_them(run, pictures, painter, tmp_path):
+    run(study_of(pictures))
+    painter(pictures / "lying" / "new.png", 500, 1.5)
+    run(study_of(pictures))
+    grown = stored_rows(tmp_path / "artifacts")
+    shutil.rmtree(tmp_path / "artifacts")
+    run(study_of(pictures))
+    assert stored_rows(tmp_path / "artifacts") == grown
+
+
+def stored_rows(artifacts: Path) -> dict[bytes, bytes]:
+    [view] = artifacts.glob("features/*/features.h5")
+    with h5py.File(view) as file:
+        return {
+            name: row.tobytes() for name, row in zip(file["digests"][:], file["features"][:], strict=True)
+        }
+
+
+def test_removed_samples_train_again_and_load_no_network(run, pictures):
+    run(study_of(pictures))
+    (pictures / "lying" / "3.png").unlink()
+    second = run(study_of(pictures))
+    assert (second.forwarded, second.networks, second.trained) == ([], 0, 2)
+    assert second.summary["samples"] == {"total": 23, "extracted": 0, "reused": 23, "quarantined": 0}
+
+
+def test_an_added_experiment_trains_itself_only(run, pictures):
+    run(study_of(pictures))
+    second = run(study_of(pictures, experiments=two_experiments()))
+    assert (second.forwarded, second.trained) == ([], 2)
+    assert (second.state("train early"), second.state("train strong")) == ("Cached", "Completed")
+    assert second.summary["experiments"] == {"total": 4, "trained": 2, "reused": 2}
+
+
+def test_a_renamed_experiment_trains_nothing(run, pictures):
+    run(study_of(pictures))
+    renamed = [{**two_experiments()[0], "name": "another name"}]
+    second = run(study_of(pictures, experiments=renamed))
+    assert (second.forwarded, second.trained) == ([], 0)
+    assert second.results()[0]["experiment"] == "another name"
+
+
+def test_an_added_tap_costs_one_pass_and_keeps_the_other_tap(run, pictures):
+    run(study_of(pictures))
+    both = [*two_experiments()[:1], {"name": "both", "taps": ["blocks.1:mean", "blocks.0:max"]}]
+    second = run(study_of(pictures, experiments=both))
+    assert len(second.forwarded) == 24
+    assert second.trained == 2
+
+
+def test_other_preprocessing_forwards_everything_again(run, pictures):
+    run(study_of(pictures))
+    second = run(study_of(pictures, backbones={"small": {**SMALL, "resize": 56}}))
+    assert len(second.forwarded) == 24
+    assert second.trained == 2
+
+
+def test_the_backbones_name_in_the_study_decides_nothing(run, pictures):
+    run(study_of(pictures))
+    second = run(study_of(pictures, backbones={"renamed": SMALL}))
+    assert (second.forwarded, second.trained) == ([], 0)
+
+
+@pytest.mark.parametrize("harm", ["lost", "cut short", "bits flipped"])
+def test_a_harmed_shard_costs_its_own_rows_and_ends_the_same(run, pictures, painter, tmp_path, harm):
+    run(study_of(pictures))
+    for number in range(3):
+        painter(pictures / "lying" / f"new-{number}.png", 500 + number, 1.5)
+    before = run(study_of(pictures))
+    small = min(shards(tmp_path / "artifacts"), key=lambda path: path.stat().st_size)
+    content = bytearray(small.read_bytes())
+    if harm == "lost":
+        small.unlink()
+    elif harm == "cut short":
+        small.write_bytes(content[: len(content) // 2])
+    else:
+        with h5py.File(small) as file:
+            content[file["features"].id.get_offset() + 5] ^= 1
+        small.write_bytes(content)
+    after = run(study_of(pictures))
+    assert sorted(after.forwarded) == sorted(before.forwarded)
+    assert len(after.forwarded) == 3
+    assert after.trained == 0
+    assert after.results() == before.results()
+
+
+def test_a_damaged_head_is_trained_again(run, pictures, tmp_path):
+    before = run(study_of(pictures))
+    head = next((tmp_path / "artifacts" / "heads").iterdir())
+    head.write_bytes(head.read_bytes()[:-10])
+    after = run(study_of(pictures))
+    assert (after.forwarded, after.trained) == ([], 1)
+    assert after.results() == before.results()
+
+
+def test_losing_prefects_results_loses_no_work(run, pictures, tmp_path):
+    before = run(study_of(pictures))
+    shutil.rmtree(tmp_path / "artifacts" / "results")
+    after = run(study_of(pictures))
+    assert (after.forwarded, after.trained) == ([], 0)
+    assert after.results() == before.results()
+
+
+def test_the_same_study_gives_the_same_bits(run, pictures, tmp_path):
+    before = run(study_of(pictures))
+    shutil.rmtree(tmp_path / "artifacts")
+    after = run(study_of(pictures))
+    assert after.forwarded == before.forwarded
+    assert after.results() == before.results()
+
+
+def test_features_h5_is_read_by_h5py_alone(run, pictures, tmp_path):
+    run(study_of(pictures))
+    [view] = (tmp_path / "artifacts").glob("features/*/features.h5")
+    with h5py.File(view) as file:
+        assert file["features"].shape == (24, 24)  # (samples, channels of blocks.1)
+        assert file["features"].dtype == np.float16
+        assert np.isfinite(file["features"][:]).all()
