@@ -32,20 +32,21 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
 
 
 def _score_table(summary: dict[str, Any]) -> Table:
+    first, *others = COLUMNS[COLUMNS.index(summary["headline"]) :]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("experiment", "split"):
-        table.add_column(heading)
-    table.add_column("weighted\naccuracy, %", justify="right")
-    table.add_column("95 %\ninterval", justify="right")
-    for heading in ("accuracy, %", "balanced\naccuracy, %", "average\nprecision, %"):
-        table.add_column(heading, justify="right")
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("split", no_wrap=True)
+    for heading in (first, "95% interval", *others):
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in summary["scores"]:
-        metrics = row["metrics"]
-        values = [_percent(metrics[name]["value"]) for name in COLUMNS]
-        interval = " to ".join(_percent(end) for end in metrics[COLUMNS[0]]["ci95"])
-        table.add_row(row["experiment"], row["split"], values[0], interval, *values[1:])
+        scores = row["metrics"]
+        interval = " to ".join(_percent(end) for end in scores[first]["ci95"])
+        rest = [_percent(scores[name]["value"]) for name in others]
+        table.add_row(row["experiment"], row["split"], _percent(scores[first]["value"]), interval, *rest)
     for reference in summary["references"]:
-        cells = [_percent(reference["value"]) if reference["metric"] == name else "" for name in COLUMNS]
+        cells = [
+            _percent(reference["value"]) if reference["metric"] == name else "" for name in (first, *others)
+        ]
         table.add_row(reference["name"], "", cells[0], "", *cells[1:], style="dim")
     return table
 
@@ -61,4 +62,4 @@ def _what_ran(summary: dict[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:.1f} %"

@@ -77,6 +77,8 @@ def _story(
         for head in heads.heads
     ]
     return {
+        "target": study.data.target,
+        "headline": "weighted accuracy" if study.data.weight else "accuracy",
         "samples": {
             "total": samples.total,
             "extracted": extracted,

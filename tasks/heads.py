@@ -97,8 +97,7 @@ def _train(
         "strength": chosen.head.strength,
         "gradient_norm": chosen.head.gradient_norm,
         "converged": chosen.head.has_converged,
-        "inner_accuracy": chosen.accuracy,
-        "inner_loss": chosen.loss,
+        "inner_brier": chosen.brier,
         "train": int((~test).sum()),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }

@@ -1,6 +1,7 @@
 """Stage 5: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
 
 import json
+import math
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +36,8 @@ def write_report(
     best = choose(scores.means)
     summary = {
         "study": study,
+        "target": story["target"],
+        "headline": story["headline"],
         "samples": story["samples"],
         "experiments": story["experiments"],
         "stages": story["stages"],
@@ -69,7 +72,7 @@ def write_report(
 def choose(means: list[dict[str, Any]]) -> dict[str, Any]:
     """Choose among experiments by their inner folds on the first split; test scores are not looked at."""
     first = [row for row in means if row["split"] == means[0]["split"]]
-    return max(first, key=lambda row: -1.0 if row["inner_accuracy"] is None else row["inner_accuracy"])
+    return min(first, key=lambda row: math.inf if row["inner_brier"] is None else row["inner_brier"])
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, Any]:

@@ -35,16 +35,23 @@ def _identity(inputs: dict[str, Any]) -> object:
 def score_all(study: str, samples: Samples, splits: tuple[SplitSpec, ...], trained: list[Heads]) -> Scores:
     """Score each experiment on each split, and on the mean of a split's seeds."""
     table = read_table(samples.table)
-    counts = {spec.name: group_counts(groups_of(table, spec).tolist()) for spec in splits}
+    groups = {spec.name: groups_of(table, spec).tolist() for spec in splits}
+    counts = {name: group_counts(ids) for name, ids in groups.items()}
     result = Scores(splits=[], means=[])
     for each in trained:
         for split, heads in groupby(each.heads, key=lambda head: head.split):
-            _score_split(result, each.experiment, split, list(heads), table, counts[split])
+            _score_split(result, each.experiment, split, list(heads), table, counts[split], groups[split])
     return result
 
 
 def _score_split(
-    result: Scores, experiment: str, split: str, heads: list[Head], table: pd.DataFrame, counts: np.ndarray
+    result: Scores,
+    experiment: str,
+    split: str,
+    heads: list[Head],
+    table: pd.DataFrame,
+    counts: np.ndarray,
+    groups: list[str],
 ) -> None:
     """Add a row for each seed, and one for their mean."""
     files = [load_head(head.path) for head in heads]
@@ -59,20 +66,20 @@ def _score_split(
                 "test": len(part.rows),
                 "strength": file.story["strength"],
                 "converged": file.story["converged"],
-                "inner_accuracy": file.story["inner_accuracy"],
+                "inner_brier": file.story["inner_brier"],
                 "head": head.path.stem,
-                **_columns(score([part], counts)),
+                **_columns(score([part], counts, groups)),
             }
         )
-    inner = [file.story["inner_accuracy"] for file in files if file.story["inner_accuracy"] is not None]
+    inner = [file.story["inner_brier"] for file in files if file.story["inner_brier"] is not None]
     result.means.append(
         {
             "experiment": experiment,
             "split": split,
             "seeds": len(heads),
             "test": sum(len(part.rows) for part in parts) / len(parts),
-            "inner_accuracy": float(np.mean(inner)) if inner else None,
-            **_columns(score(parts, counts)),
+            "inner_brier": float(np.mean(inner)) if inner else None,
+            **_columns(score(parts, counts, groups)),
         }
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import beta
 
 REPLICATES = 2000
 METRICS = ("weighted accuracy", "accuracy", "balanced accuracy", "average precision")
@@ -58,28 +59,45 @@ def group_counts(groups: Sequence[str], *, replicates: int = REPLICATES, seed: i
     return counts
 
 
-def score(parts: Sequence[TestPart], counts: np.ndarray) -> dict[str, Score]:
+def score(parts: Sequence[TestPart], counts: np.ndarray, groups: Sequence[str]) -> dict[str, Score]:
     """Score one experiment: each metric's mean over its splits, with an interval.
 
     The splits' test parts share samples, so one draw of samples serves them all. The interval tells
     how much the mean would move with other test samples; it does not tell how much it would move
     with other training samples.
 
+    Where no draw differs from the others (nothing in the test part is wrong, say) the bootstrap knows
+    nothing; then the exact bound of a proportion is given, for as many trials as groups were tested
+    (Clopper & Pearson 1934).
+
     Args:
         parts: one for each split.
         counts: (B, N) from `group_counts` over the table of all samples.
+        groups: (N,) the groups that were drawn.
 
     Returns:
         metric -> score, for each of `METRICS`.
     """
     once = np.ones((1, counts.shape[1]), dtype=np.float32)
+    tested = np.concatenate([part.rows for part in parts])
+    trials = len(np.unique(np.asarray(groups, dtype=str)[tested]))
     found = {}
     for metric in METRICS:
         value = np.mean([_metric(metric, part, once)[0] for part in parts])
         draws = np.mean([_metric(metric, part, counts) for part in parts], axis=0)  # (B,)
         low, high = np.nanpercentile(draws, [2.5, 97.5])
+        if low == high:
+            low, high = _exact_interval(float(value), trials)
         found[metric] = Score(float(value), float(low), float(high))
     return found
+
+
+def _exact_interval(value: float, trials: int) -> tuple[float, float]:
+    """95 % interval of a proportion by the beta distribution's quantiles."""
+    hits = value * trials
+    low = beta.ppf(0.025, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(0.975, hits + 1, trials - hits) if hits < trials else 1.0
+    return float(low), float(high)
 
 
 def _metric(metric: str, part: TestPart, counts: np.ndarray) -> np.ndarray:
