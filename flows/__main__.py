@@ -52,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(study: Study, artifacts: Path) -> int:
+    try:
+        artifacts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"{artifacts}: cannot be a folder for outputs ({error.strerror}); choose with --artifacts"
+        ) from None
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from flows.console import show_summary

@@ -40,7 +40,7 @@ def _score_table(summary: dict[str, Any]) -> Table:
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in summary["scores"]:
         scores = row["metrics"]
-        interval = " to ".join(_percent(end) for end in scores[first]["ci95"])
+        interval = " to ".join(_percent(end).removesuffix(" %") for end in scores[first]["ci95"])
         rest = [_percent(scores[name]["value"]) for name in others]
         table.add_row(row["experiment"], row["split"], _percent(scores[first]["value"]), interval, *rest)
     for reference in summary["references"]:

@@ -80,14 +80,22 @@ def _metrics(row: dict[str, Any]) -> dict[str, Any]:
     spelled = {}
     for metric in METRICS:
         name = metric.replace(" ", "_")
-        spelled[metric] = {"value": row[name], "ci95": [row[f"{name}_low"], row[f"{name}_high"]]}
+        spelled[metric] = {
+            "value": _number(row[name]),
+            "ci95": [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])],
+        }
     return spelled
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"experiment": row["experiment"], "split": row["split"]}
-        | {name: round(found["value"], 4) for name, found in row["metrics"].items()}
+        | {name: found["value"] and round(found["value"], 4) for name, found in row["metrics"].items()}
         for row in summary["scores"]
     ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.core.errors import RequestError
+from tasks.core.errors import HeadstartError, RequestError
 from tasks.core.media import IMAGE_SUFFIXES
 
 FOLDER_TARGET = "class"
@@ -149,5 +149,10 @@ def _run(source: Path) -> pd.DataFrame:
     table = runpy.run_path(str(source)).get("manifest")
     if table is None:
         raise RequestError(f"{source}: defines no function manifest(); it must return the table of samples")
-    frame: pd.DataFrame = table()
+    try:
+        frame: pd.DataFrame = table()
+    except HeadstartError:
+        raise
+    except Exception as error:
+        raise RequestError(f"{source}: manifest() failed with {type(error).__name__}: {error}") from error
     return frame.astype(object).where(frame.notna(), "").map(str)

@@ -166,7 +166,7 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
             f"{len(quarantine)} of {rows} samples cannot be used, more than max_bad = {most_bad:g} allows "
             f"(first: {first.path}: {first.reason}); see quarantine.csv, mend the files or raise data.max_bad"
         )
-    classes = Counter(table.label[table.label != ""])
+    classes = Counter(table.label[(table.label != "") & (table.weight > 0)])
     if len(classes) < 2:
         raise RequestError(
             f"{len(classes)} class(es) with usable samples ({', '.join(classes)}); at least two are needed"
