@@ -7,12 +7,17 @@ result, in plain values, and its code's version.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from prefect import Task, task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
 from tasks.core.digest import digest_value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Identity = Callable[[dict[str, Any]], object]
 
 
 @dataclass
@@ -25,10 +30,29 @@ class ByContent(CachePolicy):
     """
 
     stage: str = ""
-    identity: Callable[[dict[str, Any]], object] = lambda inputs: None
+    identity: Identity = lambda inputs: None
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str:
         """Name the file in result storage."""
         return f"{self.stage}-{digest_value(self.identity(inputs))}"
+
+
+def cached_stage(name: str, run_name: str, identity: Identity) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a Prefect task that is answered from the cache while its identity stays the same.
+
+    Its result is kept as JSON; a reference that refuses to be read back (`tasks.references`) is a miss.
+
+    Args:
+        name: the stage, and the first part of its key.
+        run_name: a template over the task's arguments, as the UI shows it.
+        identity: from the task's arguments by name to the plain values that decide its result.
+    """
+    return task(
+        name=name,
+        task_run_name=run_name,
+        cache_policy=ByContent(stage=name, identity=identity),
+        persist_result=True,
+        result_serializer="json",
+    )

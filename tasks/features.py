@@ -5,9 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
-from tasks.caching import ByContent
+from tasks.caching import cached_stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
@@ -25,13 +23,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     return [versions.EXTRACTOR, inputs["samples"].rows, fingerprint, taps, inputs["dtype"]]
 
 
-@task(
-    name="features",
-    task_run_name="{study}: features of {backbone.name}",
-    cache_policy=ByContent(stage="features", identity=_identity),
-    persist_result=True,
-    result_serializer="json",
-)
+@cached_stage("features", "{study}: features of {backbone.name}", _identity)
 def extract(
     study: str, samples: Samples, backbone: Backbone, taps: Sequence[Tap], dtype: str, artifacts: Artifacts
 ) -> Features:

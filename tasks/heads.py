@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import task
 
-from tasks.caching import ByContent
+from tasks.caching import cached_stage
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import StoreError
@@ -29,13 +28,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     return [experiment.name, experiment.identity(), sets, inputs["samples"].identity, splits]
 
 
-@task(
-    name="heads",
-    task_run_name="{study}: train {experiment.name}",
-    cache_policy=ByContent(stage="heads", identity=_identity),
-    persist_result=True,
-    result_serializer="json",
-)
+@cached_stage("heads", "{study}: train {experiment.name}", _identity)
 def train(
     study: str,
     experiment: Experiment,

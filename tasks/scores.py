@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import task
 
-from tasks.caching import ByContent
+from tasks.caching import cached_stage
 from tasks.core import versions
 from tasks.core.heads import HeadFile, load_head
 from tasks.core.metrics import Score, TestPart, group_counts, score
@@ -25,13 +24,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     return [versions.SCORER, inputs["samples"].identity, splits, heads]
 
 
-@task(
-    name="scores",
-    task_run_name="{study}: score",
-    cache_policy=ByContent(stage="scores", identity=_identity),
-    persist_result=True,
-    result_serializer="json",
-)
+@cached_stage("scores", "{study}: score", _identity)
 def score_all(study: str, samples: Samples, splits: tuple[SplitSpec, ...], trained: list[Heads]) -> Scores:
     """Score each experiment on each split, and on the mean of a split's seeds."""
     table = read_table(samples.table)
