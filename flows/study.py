@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.errors import RequestError
 from tasks.core.heads import Experiment
-from tasks.core.manifest import FOLDER_TARGET, check_header
+from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
 from tasks.core.taps import Tap, parse_tap
@@ -59,6 +59,8 @@ class Data(_Part):
     def _one_place(self) -> Self:
         if (self.manifest is None) == (self.folder is None):
             raise ValueError("give either manifest or folder")
+        if self.folder is not None and self.root is not None:
+            raise ValueError("root goes with a manifest; a folder's paths start at the folder")
         return self
 
 
@@ -108,7 +110,7 @@ class Reference(_Part):
 class Study(_Part):
     """One study. The same fields as the TOML file's."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]*$")]
     data: Data
     backbones: dict[str, BackboneSettings] = {"lite0": BackboneSettings()}
     splits: Annotated[tuple[SplitSettings, ...], Field(min_length=1)] = (SplitSettings(name="random"),)
@@ -126,6 +128,9 @@ class Study(_Part):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice; each needs its own")
+        for split in self.splits:
+            if len(set(split.seeds)) < len(split.seeds):
+                raise ValueError(f"split {split.name!r}: a seed stands twice")
         for experiment in self.experiments:
             self._backbone_of(experiment)
         return self
@@ -178,7 +183,7 @@ class Study(_Part):
 
     def _taps(self, experiment: ExperimentSettings) -> list[Tap]:
         last = self.backbone(self._backbone_of(experiment)).last
-        return [parse_tap(text).at(last) for text in experiment.taps]
+        return list(dict.fromkeys(parse_tap(text).at(last) for text in experiment.taps))
 
     def used_backbones(self) -> list[str]:
         """The backbones that an experiment uses, in the study's order."""
@@ -213,11 +218,12 @@ def _check(study: Study) -> None:
     for name in study.used_backbones():
         study.backbone(name)
     source = study.source()
-    if source.place.is_dir() or study.data.folder:
-        if not source.place.is_dir():
-            raise RequestError(f"{source.place}: no such folder; data.folder needs one sub-folder per class")
-        return
-    check_header(source.place, source.columns.names())
+    if study.data.manifest is not None:
+        check_header(source.place, source.columns.names())
+    elif not source.place.is_dir():
+        raise RequestError(f"{source.place}: no such folder; data.folder needs one sub-folder per class")
+    else:
+        check_columns(source.place, ["path", FOLDER_TARGET], source.columns.names())
 
 
 def _folder_study(folder: Path) -> dict[str, Any]:
@@ -239,7 +245,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             f"{path}: no such file or folder; give a study.toml, or a folder with one sub-folder per class"
         )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: not a TOML file ({error})") from None
 

@@ -34,7 +34,7 @@ class Prefix(nn.Module):
                     f"tap {str(tap)!r}: the network has no module {tap.cut!r} (it has {', '.join(names)})"
                 )
         self.network = network
-        self.taps = tuple(taps)
+        self.taps = tuple(dict.fromkeys(taps))
         self.cuts = {tap.cut: modules[tap.cut] for tap in taps}
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -46,17 +46,8 @@ class Prefix(nn.Module):
         Returns:
             One (B, D) for each tap, or (B, ...) as it stands for pooling "none".
         """
-        seen: dict[str, Tensor] = {}
-
-        def keep(cut: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def hook(module: nn.Module, given: object, out: Tensor) -> None:
-                seen[cut] = out
-                if len(seen) == len(self.cuts):
-                    raise _Filled
-
-            return hook
-
-        hooks = [module.register_forward_hook(keep(cut)) for cut, module in self.cuts.items()]
+        rows: dict[Tap, Tensor] = {}
+        hooks = [module.register_forward_hook(self._filler(cut, rows)) for cut, module in self.cuts.items()]
         try:
             self.network(x)
         except _Filled:
@@ -64,7 +55,24 @@ class Prefix(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return [pool(seen[tap.cut], tap.pooling) for tap in self.taps]
+        lacking = [str(tap) for tap in self.taps if tap not in rows]
+        if lacking:
+            raise RequestError(f"tap {lacking[0]!r}: the network never runs that module; choose another")
+        return [rows[tap] for tap in self.taps]
+
+    def _filler(self, cut: str, rows: dict[Tap, Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
+        """Make a hook that fills the taps at a cut, and ends the pass when all are filled."""
+        here = [tap for tap in self.taps if tap.cut == cut]
+
+        def hook(module: nn.Module, given: object, out: Tensor) -> None:
+            for tap in here:
+                if tap not in rows:  # a module that runs twice is tapped the first time
+                    pooled = pool(out, tap.pooling)
+                    rows[tap] = pooled.clone() if pooled is out else pooled  # what follows may change it
+            if len(rows) == len(self.taps):
+                raise _Filled
+
+        return hook
 
 
 @dataclass

@@ -10,10 +10,10 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 DIGEST_BYTES = 20
 RACY_NS = 2_000_000_000
@@ -37,27 +37,61 @@ def digest_value(value: object) -> str:
     Raises:
         TypeError: if the value holds anything else, whose text could differ between processes.
     """
+    _refuse_odd_keys(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return digest_bytes(text.encode())
 
 
-class Stamp(NamedTuple):
-    """What the file system says of a file: two equal stamps mean the same content."""
+def _refuse_odd_keys(value: object) -> None:
+    """JSON would write the key 1 as the text "1"."""
+    if isinstance(value, dict):
+        odd = [key for key in value if not isinstance(key, str)]
+        if odd:
+            raise TypeError(f"a dict's keys must be text to be digested, found {odd[0]!r}")
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, dict | list | tuple):
+                _refuse_odd_keys(item)
+
+
+SCHEMA = """
+    CREATE TABLE IF NOT EXISTS seen (kind TEXT, path BLOB, stamp TEXT, value TEXT, PRIMARY KEY (kind, path))
+    WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the file system says of a file: two equal stamps mean the same content.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: when the content was last written, as the file says.
+        ctime_ns: when anything of it was last changed, as the system says.
+        inode: number of the file.
+        seen_ns: the clock just before the stamp was taken.
+    """
 
     size: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+    seen_ns: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
         """Ask the file system (follows links)."""
+        seen_ns = time.time_ns()
         stat = path.stat()
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, seen_ns)
 
-    def is_settled(self, now_ns: int) -> bool:
-        """Whether a further write would be sure to give another stamp."""
-        return max(self.mtime_ns, self.ctime_ns) + RACY_NS < now_ns
+    def is_settled(self, seen_ns: int) -> bool:
+        """Whether a write after `seen_ns`, when the stamp was taken, would be sure to give another one."""
+        return max(self.mtime_ns, self.ctime_ns) + RACY_NS < seen_ns
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.mtime_ns} {self.ctime_ns} {self.inode}"
 
 
 class StatCache:
@@ -75,35 +109,27 @@ class StatCache:
         self.path = path
         self.kind = kind
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connect() as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS seen (kind TEXT, path BLOB, size INT, mtime_ns INT, ctime_ns INT,"
-                " inode INT, value TEXT, PRIMARY KEY (kind, path)) WITHOUT ROWID"
-            )
 
     def recall(self, paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, Stamp]]:
         """Sort paths into those whose value is known and those that must be read.
 
         Args:
-            paths: existing files.
+            paths: files. One that cannot be asked for its stamp is in neither answer.
 
         Returns:
             The known values, and the stamps, taken just now, of the others.
-
-        Raises:
-            OSError: if a path cannot be asked for its stamp.
         """
-        with self._connect() as connection:
-            rows = connection.execute(
-                "SELECT path, size, mtime_ns, ctime_ns, inode, value FROM seen WHERE kind = ?", (self.kind,)
-            )
-            seen = {path: (Stamp(*stamp), value) for path, *stamp, value in rows}
+        rows = self._execute("SELECT path, stamp, value FROM seen WHERE kind = ?", [(self.kind,)])
+        seen = {path: (stamp, value) for path, stamp, value in rows}
         known: dict[Path, str] = {}
         unknown: dict[Path, Stamp] = {}
         for path in paths:
-            stamp = Stamp.of(path)
-            old_stamp, value = seen.get(os.fsencode(path), (None, ""))
-            if stamp == old_stamp:
+            try:
+                stamp = Stamp.of(path)
+            except OSError:
+                continue
+            old_stamp, value = seen.get(os.fsencode(path), ("", ""))
+            if str(stamp) == old_stamp:
                 known[path] = value
             else:
                 unknown[path] = stamp
@@ -112,17 +138,15 @@ class StatCache:
     def remember(self, values: dict[Path, str], stamps: dict[Path, Stamp]) -> None:
         """Keep values read from files whose stamps were taken before the reading.
 
-        A file that changed a moment ago is not remembered: a second change within the clock's
-        tick would leave the same stamp.
+        A file that changed just before its stamp was taken is not remembered: a second change within
+        the clock's tick would leave the same stamp.
         """
-        now = time.time_ns()
         rows = [
-            (self.kind, os.fsencode(path), *stamps[path], value)
+            (self.kind, os.fsencode(path), str(stamps[path]), value)
             for path, value in values.items()
-            if stamps[path].is_settled(now)
+            if stamps[path].is_settled(stamps[path].seen_ns)
         ]
-        with self._connect() as connection:
-            connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows)
 
     def value(self, path: Path, read: Callable[[Path], str]) -> str:
         """Return what is known of one file, or read it and remember.
@@ -130,13 +154,24 @@ class StatCache:
         Raises:
             OSError: if the file is missing or cannot be read.
         """
-        known, unknown = self.recall([path])
+        known, _ = self.recall([path])
         if path not in known:
+            stamp = Stamp.of(path)
             known[path] = read(path)
-            self.remember(known, unknown)
+            self.remember(known, {path: stamp})
         return known[path]
 
-    @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> list[tuple[bytes, str, str]]:
+        """Run one statement for each of the rows; a damaged cache is begun anew."""
+        try:
+            return self._attempt(statement, rows)
+        except sqlite3.OperationalError:
+            raise  # locked for a minute, or the disk is full
+        except sqlite3.DatabaseError:
+            self.path.unlink(missing_ok=True)
+            return self._attempt(statement, rows)
+
+    def _attempt(self, statement: str, rows: Sequence[tuple[object, ...]]) -> list[tuple[bytes, str, str]]:
         with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
-            yield connection
+            connection.execute(SCHEMA)
+            return [found for row in rows for found in connection.execute(statement, row)]

@@ -104,7 +104,7 @@ def load_head(path: Path) -> HeadFile:
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in ("weight", "bias", "log_proba", "test_rows")}
             story = json.loads(file.metadata()["story"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path}: no head can be read ({error}); run the study again") from error
     rows = [row.tobytes().hex() for row in arrays.pop("test_rows")]
     return HeadFile(**arrays, test_rows=rows, story=story)

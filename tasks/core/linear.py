@@ -8,9 +8,9 @@ with the bias free. scikit-learn's C is 1 / (strength * sum_i w_i). The features
 first, by the weighted mean and deviation of the same rows.
 
 The penalty does not change when the features are rotated, so the search runs in the eigenbasis of
-their covariance: directions in which no row extends drop out (exact, and with N < D that is most of
-them), and scaling each direction by its curvature makes the problem nearly round, so that tens of
-steps do where thousands would be needed. What was reached is certified by the gradient's norm.
+their covariance: with N < D the search stays in the span of the rows, where the optimum lies, and
+scaling each direction by its curvature makes the problem nearly round, so that tens of steps do where
+thousands would be needed. What was reached is certified by the gradient's norm.
 """
 
 from collections.abc import Sequence
@@ -113,32 +113,42 @@ def fit_softmax(
     rows = torch.from_numpy(standard.apply(features)).to(precision)  # (N, D)
     share = torch.from_numpy(weights / weights.sum()).to(precision)  # (N,)
     basis, variance = _eigenbasis(rows, share)  # (D, R), (R,)
-    problem = _Softmax(
-        rows @ basis, torch.from_numpy(labels), share, variance, classes, torch.tensor(strengths), tolerance
-    )
+    tried = torch.tensor(strengths, dtype=precision)
+    problem = _Softmax(rows @ basis, torch.from_numpy(labels), share, variance, classes, tried, tolerance)
     reached = minimise(problem.objective, problem.start(), problem.is_done)
-    _, gradient = problem.objective(reached.x, torch.arange(len(strengths)))
-    norms = problem.norms(gradient, torch.arange(len(strengths)))
     heads = []
     for number, strength in enumerate(strengths):
         rotated, bias = problem.unpack(reached.x[number : number + 1], torch.tensor([number]))
-        weight = (basis @ rotated[0]).T.double().numpy() / standard.scale  # (C, D)
-        shift = bias[0].double().numpy() - weight @ standard.mean  # (C,)
-        heads.append(SoftmaxHead(weight, shift, float(strength), float(norms[number])))
+        weight = basis @ rotated[0]  # (D, C)
+        norm = _gradient_norm(rows, problem.hot, share, weight, bias[0], strength)
+        folded = weight.T.double().numpy() / standard.scale  # (C, D)
+        shift = bias[0].double().numpy() - folded @ standard.mean  # (C,)
+        heads.append(SoftmaxHead(folded, shift, float(strength), norm))
     return heads
 
 
+def _gradient_norm(
+    rows: Tensor, hot: Tensor, share: Tensor, weight: Tensor, bias: Tensor, strength: float
+) -> float:
+    """||grad J|| in all D directions, computed afresh: the certificate trusts no basis."""
+    slope = ((rows @ weight + bias).softmax(dim=1) - hot) * share[:, None]  # (N, C)
+    gradient = torch.cat([rows.T @ slope + strength * weight, slope.sum(0, keepdim=True)])  # (D + 1, C)
+    return float(torch.linalg.vector_norm(gradient))
+
+
 def _eigenbasis(rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions in which the weighted rows extend, and their variances: (D, R), (R,)."""
+    """Orthonormal directions that span the rows, and their variances: (D, R), (R,), R = min(N, D).
+
+    The gradient of the loss lies in the span of the rows, so with N < D the optimum does, too.
+    """
     scaled = rows * share.sqrt()[:, None]  # (N, D)
     if len(scaled) < scaled.shape[1]:
-        variance, vectors = torch.linalg.eigh(scaled @ scaled.T)  # (N,), (N, N)
-        vectors = scaled.T @ vectors / variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # (D, N)
-    else:
-        variance, vectors = torch.linalg.eigh(scaled.T @ scaled)  # (D,), (D, D)
-    rounding = len(variance) * torch.finfo(variance.dtype).eps
-    extends = variance > rounding * variance.max().clamp_min(torch.finfo(variance.dtype).tiny)
-    return vectors[:, extends], variance[extends]
+        span, mixed = torch.linalg.qr(rows.T)  # (D, N), (N, N)
+        inside = mixed * share.sqrt()  # the scaled rows in these directions, as columns
+        variance, turn = torch.linalg.eigh(inside @ inside.T)
+        return span @ turn, variance.clamp_min(0)
+    variance, vectors = torch.linalg.eigh(scaled.T @ scaled)  # (D,), (D, D)
+    return vectors, variance.clamp_min(0)
 
 
 class _Softmax:

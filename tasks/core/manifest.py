@@ -8,6 +8,7 @@ a group, and whatever else the study names.
 import csv
 import os
 import runpy
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -50,7 +51,7 @@ def check_header(source: Path, columns: Iterable[str]) -> None:
     """
     if source.is_file() and source.suffix != ".py":
         with source.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = next(csv.reader(file, skipinitialspace=True), [])
+            header = next((row for row in csv.reader(file, skipinitialspace=True) if any(row)), [])
         check_columns(source, header, columns)
     elif not source.is_file():
         raise RequestError(f"{source}: no such manifest; give a CSV file with a column 'path', or a .py file")
@@ -130,29 +131,50 @@ def _pictures(folder: Path) -> list[Path]:
     return [
         Path(parent, name)
         for parent, folders, names in os.walk(folder)
+        if not _is_hidden(Path(parent).relative_to(folder))
         for name in (*names, *folders)
         if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
     ]
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _read_csv(source: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(
-            source, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise RequestError(f"{source}: not a CSV file with a header line ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row has more fields than the header
+            return pd.read_csv(
+                source,
+                dtype=str,
+                keep_default_na=False,
+                skipinitialspace=True,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+    ) as error:
+        raise RequestError(f"{source}: not a CSV file with a header line ({_one_line(error)})") from error
 
 
 def _run(source: Path) -> pd.DataFrame:
     """Call the user's own `manifest()`; its floats become the shortest text that reads back."""
-    table = runpy.run_path(str(source)).get("manifest")
-    if table is None:
-        raise RequestError(f"{source}: defines no function manifest(); it must return the table of samples")
     try:
-        frame: pd.DataFrame = table()
+        table = runpy.run_path(str(source)).get("manifest")
+        frame = table() if callable(table) else None
     except HeadstartError:
         raise
-    except Exception as error:
-        raise RequestError(f"{source}: manifest() failed with {type(error).__name__}: {error}") from error
+    except Exception as error:  # the user's code may raise anything
+        raise RequestError(f"{source}: cannot be run ({type(error).__name__}: {_one_line(error)})") from error
+    if not isinstance(frame, pd.DataFrame):
+        raise RequestError(f"{source}: needs a function manifest() that returns a pandas DataFrame")
     return frame.astype(object).where(frame.notna(), "").map(str)

@@ -5,7 +5,6 @@ identity through `ImageSpec` and `versions.MEDIA`.
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,10 @@ IMAGE_SUFFIXES = frozenset(
 BACKDROP = (255, 255, 255)
 """Transparent pixels show this colour."""
 
-Image.MAX_IMAGE_PIXELS = 178_956_970  # Pillow's own limit, stated; `decode` refuses beyond it
+MOST_PIXELS = 178_956_970
+"""A picture with more is refused, and none grows beyond it on its way to the crop."""
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours alone: Pillow would warn before it refuses
 
 
 class MediaError(ValueError):
@@ -66,15 +68,15 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise MediaError("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data)) as image:  # reads the header alone
+            if image.width * image.height > MOST_PIXELS:
+                raise MediaError(f"more than {MOST_PIXELS:,} pixels")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise MediaError(f"not a picture: starts with {data[:12]!r}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise MediaError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except MediaError:
+        raise
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files
         raise MediaError(f"cannot be decoded: {error or type(error).__name__}") from error
 
@@ -92,7 +94,7 @@ def pixels(data: bytes, spec: ImageSpec) -> np.ndarray:
     Raises:
         MediaError: as `decode`.
     """
-    image = decode(data)
+    image = _without_far_ends(decode(data), spec)
     width, height = image.size
     scale = spec.resize / min(width, height)
     size = (max(spec.crop, round(width * scale)), max(spec.crop, round(height * scale)))
@@ -103,10 +105,22 @@ def pixels(data: bytes, spec: ImageSpec) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, crop, crop)
 
 
+def _without_far_ends(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Cut a strip so long that it would grow beyond `MOST_PIXELS` to its middle, which holds the crop."""
+    short, long = sorted(image.size)
+    if long / short * spec.resize**2 <= MOST_PIXELS:
+        return image
+    kept = [min(side, 8 * short) for side in image.size]
+    left, top = (image.width - kept[0]) // 2, (image.height - kept[1]) // 2
+    return image.crop((left, top, left + kept[0], top + kept[1]))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip it at 255
-        grey = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # deep grey; convert("RGB") would clip it at 255
+        grey = np.asarray(image)
+        if image.mode == "F" or grey.min() < 0 or grey.max() > 65_535:
+            raise MediaError("32-bit grey, whose range is not told; save it with 8 or 16 bits")
+        return Image.fromarray((grey.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         picture = image.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, BACKDROP)

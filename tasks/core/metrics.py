@@ -4,6 +4,7 @@ A bootstrap replicate gives each row a count; a score under a replicate is the s
 row's weight multiplied by its count. So all replicates are had at once, by matrix products.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,8 @@ def score(parts: Sequence[TestPart], counts: np.ndarray, groups: Sequence[str]) 
     for metric in METRICS:
         value = np.mean([_metric(metric, part, once)[0] for part in parts])
         draws = np.mean([_metric(metric, part, counts) for part in parts], axis=0)  # (B,)
-        low, high = np.nanpercentile(draws, [2.5, 97.5])
+        told = draws[~np.isnan(draws)]
+        low, high = np.percentile(told, [2.5, 97.5]) if len(told) else (math.nan, math.nan)
         if low == high:
             low, high = _exact_interval(float(value), trials)
         found[metric] = Score(float(value), float(low), float(high))

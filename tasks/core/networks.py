@@ -37,12 +37,13 @@ def load_network(backbone: Backbone) -> nn.Module:
         RequestError: if the weights are not this architecture's.
     """
     network: nn.Module = timm.create_model(backbone.architecture, pretrained=False)
-    weights = torch.load(backbone.weights, map_location="cpu", weights_only=True)
     try:
+        weights = torch.load(backbone.weights, map_location="cpu", weights_only=True)
         network.load_state_dict(_lite_names(weights, _LITE_STAGES[backbone.architecture]))
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:  # torch tells a wrong file in a dozen ways
+        story = " ".join(str(error).split())[:200]
         raise RequestError(
-            f"{backbone.weights}: not the weights of {backbone.architecture} ({error})"
+            f"{backbone.weights}: not the weights of {backbone.architecture} ({story})"
         ) from error
     return freeze(network)
 

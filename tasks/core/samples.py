@@ -16,6 +16,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.media import MediaError, decode
+from tasks.core.tables import told
 
 UNKNOWN = ("", "?")
 """What a manifest writes where a label is not known."""
@@ -61,13 +62,16 @@ def examine(
             fresh[path] = f"{found.digest} {found.problem}"
             progress(done)
     seen.remember({path: text for path, text in fresh.items() if not text.startswith(" ")}, unknown)
-    told = {path: Examined(*text.split(" ", 1)) for path, text in (known | fresh).items()}
-    told |= {path: Examined("", problem) for path, problem in wrong.items()}
+    known_now = {path: Examined(*text.split(" ", 1)) for path, text in (known | fresh).items()}
+    known_now |= {path: Examined("", problem) for path, problem in wrong.items()}
     all_told = [
-        Examined("", problem) if problem else told[path]
+        Examined("", problem) if problem else known_now.get(path, GONE)
         for path, problem in zip(paths, problems, strict=True)
     ]
     return all_told, len(unknown)
+
+
+GONE = Examined("", "no such file (it went away while it was looked at)")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def assemble(
 
     Returns:
         The samples, in the order of their digests, with columns `digest`, `path`, `label` (text, ""
-        when unknown), `weight` (float) and the others; and the quarantine list, `path` and `reason`.
+        when unknown), `weight` (float) and the others, as `told` names them; and the quarantine list,
+        with columns `path` and `reason`.
     """
     weights = [_weight(text) for text in frame[columns.weight]] if columns.weight else [1.0] * len(frame)
     table = pd.DataFrame(
@@ -131,7 +136,7 @@ def assemble(
             "path": [str(place) for place in places],
             "label": ["" if text.strip() in UNKNOWN else text.strip() for text in frame[columns.target]],
             "weight": weights,
-            **{name: frame[name].to_numpy() for name in columns.others},
+            **{told(name): frame[name].to_numpy() for name in columns.others},
             "written": frame["path"].to_numpy(),
             "reason": [item.problem for item in examined],
         }
@@ -139,13 +144,14 @@ def assemble(
     table.loc[(table.reason == "") & table.weight.isna(), "reason"] = (
         f"{columns.weight} is no number of at least 0"
     )
-    labels = table[table.reason == ""].groupby("digest").label.nunique()
+    labels = table[(table.reason == "") & (table.label != "")].groupby("digest").label.nunique()
     torn = table.digest.isin(labels.index[labels > 1]) & (table.reason == "")
     table.loc[torn, "reason"] = "the same picture stands in the table with another label"
-    good = table[table.reason == ""].sort_values(["digest", "path"]).drop_duplicates("digest")
+    table["unknown"] = table.label == ""  # of copies, one that has a label is taken
+    good = table[table.reason == ""].sort_values(["digest", "unknown", "path"]).drop_duplicates("digest")
     bad = table[table.reason != ""]
     quarantine = pd.DataFrame({"path": bad.written, "reason": bad.reason}).reset_index(drop=True)
-    return good.drop(columns=["written", "reason"]).reset_index(drop=True), quarantine
+    return good.drop(columns=["written", "reason", "unknown"]).reset_index(drop=True), quarantine
 
 
 def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, most_bad: float) -> None:
@@ -160,7 +166,7 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
     Raises:
         RequestError: if more are bad, or a class has fewer than two samples, or there is one class only.
     """
-    if len(quarantine) > most_bad * rows:
+    if len(quarantine) / rows > most_bad:
         first = quarantine.iloc[0]
         raise RequestError(
             f"{len(quarantine)} of {rows} samples cannot be used, more than max_bad = {most_bad:g} allows "

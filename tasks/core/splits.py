@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
+from tasks.core.tables import told
 
 
 def split_by_group(
@@ -37,7 +38,8 @@ def split_by_group(
         seed: same seed and same rows give the same answer on any machine.
 
     Returns:
-        (N,) bool, True for test. A stratum's share is met to within its largest group.
+        (N,) bool, True for test. Groups that hold one stratum each meet its share to within the largest
+        of them; groups that mix strata as nearly as their order allows.
 
     Raises:
         RequestError: if a class has all its rows in one group, so that it cannot stand on both sides.
@@ -78,31 +80,47 @@ def _gain(counts: Counter[str], quota: dict[str, int]) -> int:
 def _seat_every_class(
     taken: set[str], order: list[str], members: dict[str, list[int]], classes: Sequence[str]
 ) -> None:
-    """Move a group of each class that stands on one side only to the other side."""
+    """Move groups, one at a time, until each class stands on both sides.
+
+    Parting every class is as hard as colouring a hypergraph with two colours, so it is tried step by
+    step: the move that leaves the fewest classes on one side, of equals the one nearest the edge.
+    """
     holders: dict[str, list[str]] = {}
     for group in order:
         for name in {classes[row] for row in members[group]}:
             holders.setdefault(name, []).append(group)
-    for name in sorted(holders):
-        candidates = holders[name]
-        if len(candidates) < 2:
+    _check_groups(holders)
+    tried: set[frozenset[str]] = set()
+    while lone := _on_one_side(taken, holders):
+        tried.add(frozenset(taken))
+        groups = holders[lone[0]]
+        nearest = groups if taken.isdisjoint(groups) else reversed(groups)  # to the edge between the parts
+        moves = [taken ^ {group} for group in nearest if frozenset(taken ^ {group}) not in tried]
+        if not moves:
             raise RequestError(
-                f"class {name!r} has all its samples in one group ({candidates[0]}); two groups at least are "
-                "needed, to train on one and test on the other; add samples or leave the class out"
+                f"class {lone[0]!r}: no way was found to part its {len(groups)} groups without leaving "
+                "another class on one side; split by a finer group or add samples"
             )
-        if taken.isdisjoint(candidates):
-            taken.add(candidates[0])
-        elif taken.issuperset(candidates):
-            taken.discard(candidates[-1])
-    _check_seats(taken, holders)
+        best = min(moves, key=lambda move: len(_on_one_side(move, holders)))
+        taken.clear()
+        taken.update(best)
 
 
-def _check_seats(taken: set[str], holders: dict[str, list[str]]) -> None:
+def _on_one_side(taken: set[str], holders: dict[str, list[str]]) -> list[str]:
+    """List the classes that stand in the test part alone, or not at all."""
+    return [
+        name
+        for name, groups in sorted(holders.items())
+        if taken.isdisjoint(groups) or taken.issuperset(groups)
+    ]
+
+
+def _check_groups(holders: dict[str, list[str]]) -> None:
     for name, groups in sorted(holders.items()):
-        if taken.isdisjoint(groups) or taken.issuperset(groups):
+        if len(groups) < 2:
             raise RequestError(
-                f"class {name!r}: its {len(groups)} groups cannot be parted without leaving another class on one "
-                "side; split by a finer group or add samples"
+                f"class {name!r} has all its samples in one group ({groups[0]}); two groups at least are "
+                "needed, to train on one and test on the other; add samples or leave the class out"
             )
 
 
@@ -140,7 +158,7 @@ def groups_of(table: pd.DataFrame, spec: SplitSpec) -> np.ndarray:
     own = table.digest.to_numpy(dtype=object)
     if spec.group is None:
         return own
-    named = table[spec.group].to_numpy(dtype=object)
+    named = table[told(spec.group)].to_numpy(dtype=object)
     return np.where(named == "", own, named)
 
 
@@ -148,7 +166,7 @@ def split_table(table: pd.DataFrame, spec: SplitSpec, seed: int) -> np.ndarray:
     """Mark the test part of a table of labelled samples.
 
     Args:
-        table: columns `digest`, `label` and those that `spec` names.
+        table: columns `digest`, `label` and those that `spec` names, as `told` spells them.
         spec: how to split.
         seed: one of its seeds.
 
@@ -161,16 +179,22 @@ def split_table(table: pd.DataFrame, spec: SplitSpec, seed: int) -> np.ndarray:
     if spec.column is not None:
         return _written_down(table, spec.column)
     labels = table.label.tolist()
-    strata = table[list(spec.stratify)].agg("|".join, axis=1).tolist() if spec.stratify else labels
+    strata = _combinations(table, spec.stratify) if spec.stratify else labels
     return split_by_group(groups_of(table, spec).tolist(), labels, strata, test=spec.test, seed=seed)
 
 
+def _combinations(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Name each row's combination of values, so that no two combinations share a name."""
+    return [repr(values) for values in zip(*(table[told(name)] for name in columns), strict=True)]
+
+
 def _written_down(table: pd.DataFrame, column: str) -> np.ndarray:
-    found = sorted(set(table[column]))
+    parts = table[told(column)]
+    found = sorted(set(parts))
     if not set(found) <= {"train", "test"}:
         listed = ", ".join(map(repr, found[:4]))
         raise RequestError(f"column {column!r} holds {listed}; only 'train' and 'test' are known")
-    test = (table[column] == "test").to_numpy()
+    test = (parts == "test").to_numpy()
     for name, part in (("train", table[~test]), ("test", table[test])):
         absent = sorted(set(table.label) - set(part.label))
         if absent:

@@ -7,7 +7,9 @@ stored type, extractor version); which samples it holds is told by its shards al
     <set>/features.h5                               features (N, ...), digests (N,) over all shards
 
 A shard is written under a temporary name, flushed, checked and renamed, so a name that exists is
-complete. It is never changed afterwards. This is the only module that knows h5py.
+complete. It is never changed afterwards. Its first 512 bytes, HDF5's user block, hold a checksum of all
+the others: a damaged file is found before HDF5 sees it, which could crash or hang. This is the only
+module that knows h5py.
 """
 
 import hashlib
@@ -26,6 +28,7 @@ from tasks.core.files import replacing
 
 DIGEST_TYPE = f"S{2 * DIGEST_BYTES}"
 VIEW = "features.h5"
+USER_BLOCK = 512  # bytes, the least that HDF5 allows
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,13 @@ def write_shard(
         StoreError: if what was written cannot be read back.
     """
     path = folder / "shards" / f"{_shard_name(folder, digests)}.h5"
-    story = json.dumps(dict(provenance), sort_keys=True)
-    names = np.array(digests, dtype=DIGEST_TYPE)
     with replacing(path) as partial:
-        with h5py.File(partial, "w") as file:
+        with h5py.File(partial, "w", userblock_size=USER_BLOCK) as file:
             file.create_dataset("features", data=np.ascontiguousarray(rows))
-            file.create_dataset("digests", data=names)
+            file.create_dataset("digests", data=np.array(digests, dtype=DIGEST_TYPE))
             file.attrs["set"] = folder.name
-            file.attrs["provenance"] = story
-            file.attrs["checksum"] = _checksum(folder.name, story, names, rows)
+            file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+        _seal(partial)
         problem = _problem(partial, folder.name, path.stem)
         if problem:
             raise StoreError(f"{path}: written but {problem}; check the disk")
@@ -87,13 +88,13 @@ def holdings(folder: Path, verified: StatCache) -> Holdings:
         verified: remembers which shards were found whole.
     """
     shards = sorted((folder / "shards").glob("*.h5"))
-    _, unknown = verified.recall(shards)
+    whole, unknown = verified.recall(shards)
     found = {path: _problem(path, folder.name, path.stem) for path in unknown}
     verified.remember({path: "" for path, problem in found.items() if not problem}, unknown)
     damaged = {path: problem for path, problem in found.items() if problem}
     rows: dict[str, tuple[Path, int]] = {}
     for path in shards:
-        if path not in damaged:
+        if path not in damaged and (path in whole or path in found):
             rows |= {digest: (path, row) for row, digest in enumerate(_digests(path)) if digest not in rows}
     return Holdings(rows, damaged)
 
@@ -160,11 +161,11 @@ def write_view(folder: Path, held: Holdings) -> Path:
 
 
 def view_is_current(folder: Path, held: Holdings) -> bool:
-    """Whether `features.h5` can be read and shows exactly the rows held."""
+    """Whether `features.h5` can be read and shows exactly the shards held."""
     try:
         with h5py.File(folder / VIEW) as file:
-            shown = {name.decode() for name in file["digests"][:]}
-            return shown == held.rows.keys() and len(file["features"]) == len(file["digests"])
+            shown = {source.file_name for source in file["features"].virtual_sources()}
+            return shown == {f"shards/{shard.name}" for shard, _ in held.rows.values()}
     except (OSError, KeyError):
         return False
 
@@ -198,28 +199,34 @@ def _shard_name(folder: Path, digests: Sequence[str]) -> str:
     return digest_value([folder.name, *digests])
 
 
-def _checksum(set_name: str, story: str, names: np.ndarray, rows: np.ndarray) -> str:
-    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    shape = f"{rows.dtype.str} {rows.shape}"
-    for part in (set_name.encode(), story.encode(), shape.encode(), names.tobytes()):
-        state.update(part)
-    state.update(np.ascontiguousarray(rows).data.cast("B"))
-    return state.hexdigest()
+def _seal(path: Path) -> None:
+    """Write the checksum into the user block, which HDF5 left empty."""
+    with path.open("r+b") as file:
+        file.write(_user_block(path))
+
+
+def _user_block(path: Path) -> bytes:
+    """What the first bytes must be: the checksum of all that follow them, then zeros."""
+    with path.open("rb") as file:
+        file.seek(USER_BLOCK)
+        checksum = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
+    return f"headstart shard {checksum}\n".encode().ljust(USER_BLOCK, b"\0")
 
 
 def _problem(path: Path, set_name: str, name: str) -> str:
     """Say what is wrong with a shard, or "" if nothing is."""
     try:
+        with path.open("rb") as file:
+            found = file.read(USER_BLOCK)
+        if found != _user_block(path):
+            return "its checksum does not match its content"
         with h5py.File(path) as file:
-            rows, names = file["features"][:], file["digests"][:]
-            found, story, checksum = file.attrs["set"], file.attrs["provenance"], file.attrs["checksum"]
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+            owner, digests = file.attrs["set"], [digest.decode() for digest in file["digests"][:]]
+    except (OSError, KeyError) as error:
         return f"cannot be read ({error})"
-    if found != set_name:
-        return f"belongs to another set ({found})"
-    if _checksum(set_name, story, names, rows) != checksum:
-        return "its checksum does not match its content"
-    if digest_value([set_name, *(digest.decode() for digest in names)]) != name:
+    if owner != set_name:
+        return f"belongs to another set ({owner})"
+    if digest_value([set_name, *digests]) != name:
         return "its name does not match its rows"
     return ""
 

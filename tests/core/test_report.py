@@ -1,0 +1,287 @@
+"""The report: one page that stands alone, shows what was counted, and trusts no name."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from tasks.core.heads import HeadFile
+from tasks.core.metrics import METRICS
+from tasks.core.report import PICTURE_SIDE, PICTURES, Confusion, Wrong, confusion, most_wrong, render
+
+CLASSES = ["cat", "dog", "emu"]
+
+
+def table_of(labels: list[str], folder: Path = Path("/data")) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "digest": [f"{row:040x}" for row in range(len(labels))],
+            "path": [str(folder / f"{row}.png") for row in range(len(labels))],
+            "label": labels,
+        }
+    )
+
+
+def head_of(rows: list[int], proba: np.ndarray) -> HeadFile:
+    return HeadFile(
+        weight=np.zeros((3, 1)),
+        bias=np.zeros(3),
+        log_proba=np.log(proba),
+        test_rows=[f"{row:040x}" for row in rows],
+        story={"classes": CLASSES},
+    )
+
+
+def random_study(seed: int, splits: int = 3, n: int = 40) -> tuple[list[HeadFile], pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    table = table_of(rng.choice(CLASSES, n).tolist())
+    heads = []
+    for _ in range(splits):
+        rows = rng.choice(n, rng.integers(5, n), replace=False).tolist()
+        heads.append(head_of(rows, rng.dirichlet(np.ones(3), len(rows))))
+    return heads, table
+
+
+# Confusion
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_confusion_is_scikit_learns_averaged_over_the_splits(seed, splits):
+    heads, table = random_study(seed, splits)
+    labels = dict(zip(table.digest, table.label, strict=True))
+    expected = np.mean(
+        [
+            confusion_matrix(
+                [labels[digest] for digest in head.test_rows],
+                [CLASSES[c] for c in head.log_proba.argmax(axis=1)],
+                labels=CLASSES,
+            )
+            for head in heads
+        ],
+        axis=0,
+    )
+    found = confusion(heads, table)
+    assert found.classes == CLASSES
+    np.testing.assert_allclose(found.counts, expected)
+
+
+def test_shares_sum_to_one_and_a_class_without_rows_has_none():
+    shares = Confusion(CLASSES, np.array([[3.0, 1, 0], [0, 0, 0], [1, 1, 2]])).shares()
+    np.testing.assert_allclose(shares, [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
+
+
+# Most wrong
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_most_wrong_come_first_and_only_wrong_ones_are_listed(seed):
+    heads, table = random_study(seed)
+    said: dict[str, list[np.ndarray]] = {}
+    for head in heads:
+        for digest, row in zip(head.test_rows, np.exp(head.log_proba), strict=True):
+            said.setdefault(digest, []).append(row)
+    expected = []
+    for digest, path, label in table.itertuples(index=False):
+        if digest in said:
+            proba = sum(said[digest]) / len(said[digest])
+            if CLASSES[proba.argmax()] != label:
+                expected.append((proba[CLASSES.index(label)], path, label, CLASSES[proba.argmax()]))
+    expected = sorted(expected)[:PICTURES]
+    found = most_wrong(heads, table)
+    assert [(item.path, item.label, item.called) for item in found] == [item[1:] for item in expected]
+    np.testing.assert_allclose([item.chance for item in found], [item[0] for item in expected])
+
+
+def test_the_list_is_cut_off():
+    n = 3 * PICTURES
+    heads = [head_of(list(range(n)), np.tile([0.1, 0.8, 0.1], (n, 1)))]
+    assert len(most_wrong(heads, table_of(["cat"] * n))) == PICTURES
+
+
+def test_samples_that_are_called_right_are_not_listed():
+    assert most_wrong([head_of([0, 1], np.array([[0.4, 0.3, 0.3]] * 2))], table_of(["cat", "cat"])) == []
+
+
+def test_pictures_are_shown_small_and_their_proportions_kept(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    [item] = most_wrong([head_of([0], np.array([[0.1, 0.8, 0.1]]))], table_of(["cat"], tmp_path))
+    start, data = item.picture.split(",")
+    assert start == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (PICTURE_SIDE, PICTURE_SIDE // 2)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_picture_that_cannot_be_shown_is_left_out(content, tmp_path):
+    if content is not None:
+        (tmp_path / "0.png").write_bytes(content)
+    [item] = most_wrong([head_of([0], np.array([[0.1, 0.8, 0.1]]))], table_of(["cat"], tmp_path))
+    assert item.picture == ""
+
+
+# The page
+
+PICTURE = "data:image/jpeg;base64,AAAA"
+
+
+def page(name: str = "plain", **changes: object) -> str:
+    """Render a page in which every text that a user or a file can choose is `name`."""
+    scores = {metric: {"value": 0.5, "ci95": [0.25, 0.75]} for metric in METRICS}
+    summary = {
+        "study": name,
+        "target": name,
+        "headline": "accuracy",
+        "samples": {"total": 1234, "extracted": 1200, "reused": 34, "quarantined": 2},
+        "experiments": {"total": 5, "trained": 4, "reused": 1},
+        "stages": [{"name": name, "state": name, "seconds": 1.25}],
+        "best": {"experiment": name, "split": name, "metrics": scores},
+        "scores": [
+            {"experiment": name, "split": name, "seeds": 5, "metrics": scores},
+            {"experiment": "other", "split": name, "seeds": 5, "metrics": scores},
+        ],
+        "notes": {name: name, "silent": ""},
+        "references": [{"name": name, "metric": "accuracy", "value": 0.8}],
+        "features": {name: {name: "a" * 40}},
+        "versions": {"torch": name},
+        **changes,
+    }
+    matrix = Confusion([name, "other"], np.array([[3.0, 1.0], [0.0, 2.0]]))
+    wrong = [Wrong(f"/data/{name}/{name}", name, name, 0.125, PICTURE), Wrong(name, name, name, 0.25, "")]
+    return render(summary, matrix, wrong, [(name, name), ("other", name)])
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, the text, and the text within style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple]] = []
+        self.text = self.style = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+        if self.tags and self.tags[-1][0] == "style":
+            self.style += data
+
+
+HOSTILE = [
+    "<script>alert(1)<\\script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</td></table><iframe srcdoc=x>",
+    "<!-- ",
+    "{{ 7 * 7 }}{% raw %}",
+    "&lt;b&gt; &amp;amp;",
+    "javascript:alert(1)",
+    "<style>*{background:url(evil)}",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(name):
+    hostile, plain = Reader(page(name)), Reader(page("plain"))
+    assert hostile.tags == plain.tags
+    assert name.split("/")[-1] in hostile.text
+    if "/" not in name:  # a path is shown by its last two parts
+        assert hostile.text == plain.text.replace("plain", name)
+
+
+def test_the_page_leads_nowhere():
+    html = page()
+    read = Reader(html)
+    assert not re.search(r"https?:|//[a-z]", html)
+    for tag, attributes in read.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        for name, value in attributes:
+            assert name not in {"href", "action", "srcset", "srcdoc", "poster"}
+            assert not name.startswith("on")
+            if name == "src":
+                assert value.startswith("data:")
+            if name == "style":
+                assert "url" not in value
+    assert read.style
+    assert not re.search(r"url|@import", read.style)
+
+
+def test_every_tag_that_is_opened_is_closed():
+    html = page()
+    for tag in {tag for tag, _ in Reader(html).tags} - {"meta", "img", "br"}:
+        assert len(re.findall(rf"<{tag}[\s>]", html)) == html.count(f"</{tag}>"), tag
+
+
+def test_the_page_shows_scores_counts_and_chances():
+    text = re.sub(r"\s+", " ", Reader(page("plain")).text)
+    for shown in (
+        "50.0 % accuracy (25.0 % to 75.0 %)",
+        "1,234 samples: 1,200 run through the network, 34 reused, 2 quarantined",
+        "5 heads: 4 trained, 1 reused",
+        "75.0 %",  # the share of the first class that was called so
+        "12.5 % · plain/plain",
+        "80.0 %",  # the reference
+    ):
+        assert shown in text
+
+
+def test_a_silent_note_is_not_shown():
+    assert "silent" not in page()
+
+
+def test_long_quarantine_lists_are_cut_with_a_hint():
+    matrix = Confusion(["a", "b"], np.eye(2))
+    listed = [(f"file {number}", "empty file") for number in range(73)]
+    shown = Reader(render(_summary(), matrix, [], listed)).text
+    assert sum(f"file {number}\n" in shown or f"file {number}empty" in shown for number in range(73)) == 50
+    assert "23 more in quarantine.csv" in shown
+
+
+def test_nothing_wrong_and_nothing_quarantined_is_said_or_left_out():
+    shown = Reader(render(_summary(), Confusion(["a", "b"], np.eye(2)), [], [])).text
+    assert "No test sample was called wrong" in shown
+    assert "Quarantine" not in shown
+
+
+def test_the_sample_weights_show_only_where_they_are_the_headline():
+    assert "weighted accuracy" not in _scores_header(page())
+    assert "weighted accuracy" in _scores_header(page(headline="weighted accuracy"))
+
+
+def _scores_header(html: str) -> str:
+    return html.split("<h2>Scores</h2>")[1].split("</tr>")[0]
+
+
+def _summary() -> dict:
+    scores = {metric: {"value": 1.0, "ci95": [0.9, 1.0]} for metric in METRICS}
+    return {
+        **dict.fromkeys(("study", "target"), "s"),
+        "headline": "accuracy",
+        "samples": {"total": 1, "extracted": 1, "reused": 0, "quarantined": 0},
+        "experiments": {"total": 1, "trained": 1, "reused": 0},
+        "best": {"experiment": "e", "split": "s", "metrics": scores},
+        **{key: [] for key in ("stages", "scores", "references")},
+        **{key: {} for key in ("notes", "features", "versions")},
+    }
+
+
+def test_wrong_samples_are_told_by_folder_and_name():
+    item = Wrong("/a/b/class one/7.png", "x", "y", 0.5, "")
+    for picture in ("", PICTURE):
+        html = render(_summary(), Confusion(["a", "b"], np.eye(2)), [replace(item, picture=picture)], [])
+        assert "50.0 % · class one/7.png" in html
+        assert ("<img" in html) == bool(picture)
