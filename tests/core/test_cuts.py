@@ -44,6 +44,9 @@ class Net(nn.Module):
 PLACES = ["stem", "blocks.one.conv", "blocks.one", "blocks.two.norm", "blocks.two", "classifier"]
 
 
+TAPS = st.builds(Tap, st.sampled_from(PLACES), st.sampled_from(POOLINGS))
+
+
 def settle(network: nn.Module) -> nn.Module:
     """Give seeded weights and moving statistics, then freeze."""
     torch.manual_seed(0)

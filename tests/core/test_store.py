@@ -211,18 +211,22 @@ def test_a_rewrite_that_fails_leaves_the_old_shard(fail: Callable, folder, seen,
 
 
 KILLED_AT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
+import h5py
 import numpy as np
-import tasks.core.files, tasks.core.store as store
+import tasks.core.store as store
 
-def hang(*args):
+def hang(*args, **kwargs):
     print("there", flush=True)
     time.sleep(60)
 
-module, name = {"checksum": (store, "_checksum"), "check": (store, "_problem"),
-                "flush": (tasks.core.files, "_flush")}[sys.argv[2]]
-setattr(module, name, hang)
+place, name = {"create": (h5py.Group, "create_dataset"), "check": (store, "_problem"), "flush": (os, "fsync")}[
+    sys.argv[2]
+]
+original = getattr(place, name)
+setattr(place, name, hang if name != "create_dataset" else
+        lambda self, what, **of: hang() if what == "digests" else original(self, what, **of))
 store.write_shard(Path(sys.argv[1]), ["0" * 40, "1" * 40], np.ones((2, 3), "float16"), {})
 """
 
@@ -243,7 +247,7 @@ def start(script: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("moment", ["checksum", "check", "flush"])
+@pytest.mark.parametrize("moment", ["create", "check", "flush"])
 def test_a_writer_killed_before_the_rename_leaves_no_shard(moment, folder, seen):
     with start(KILLED_AT, str(folder), moment) as writer:
         assert writer.stdout.readline() == "there\n"
@@ -313,8 +317,12 @@ def drop_the_digests(path: Path) -> None:
 
 
 def drop_the_checksum(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file.attrs["checksum"]
+    with path.open("r+b") as file:
+        file.write(bytes(store.USER_BLOCK))
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
 
 
 def empty(path: Path) -> None:
@@ -343,6 +351,7 @@ DAMAGES = [
     widen_the_rows,
     drop_the_digests,
     drop_the_checksum,
+    lengthen,
     empty,
     not_hdf5,
     swap_for_another_sets,
@@ -359,6 +368,18 @@ def test_damage_is_told_and_the_other_shards_still_serve(damage: Callable, folde
     assert held.damaged[hurt]
     assert held.rows == dict(zip(digests_of([4, 5]), [(sound, 0), (sound, 1)], strict=True))
     np.testing.assert_array_equal(load(held, digests_of([5, 4])), rows_of([5, 4]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [edit_set, edit_a_digest, turn_the_digests_round, drop_the_digests, swap_for_another_of_this_set],
+)
+def test_a_checksum_alone_makes_no_shard(damage: Callable, folder, seen):
+    """What the set and the name promise must be inside, even where every byte is as it was written."""
+    shard = write(folder, [1, 2, 3])
+    damage(shard)
+    store._seal(shard)
+    assert shard in holdings(folder, seen).damaged
 
 
 def test_a_renamed_shard_is_damaged(folder, seen):
@@ -386,49 +407,59 @@ def test_every_truncation_is_damage(folder, seen):
 
 
 SWEEP = """
-import signal, sys, json
+import json, signal, sys
 from pathlib import Path
-import numpy as np
+import h5py
 from tasks.core.digest import StatCache
-from tasks.core.store import holdings, load, provenance
+from tasks.core.store import holdings, load, provenance, view_is_current
 
-folder, step, masks = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+name, folder, step, masks = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
 seen = StatCache(folder.parent / "sweep.sqlite", "shard")
-[shard] = (folder / "shards").glob("*.h5")
-whole = shard.read_bytes()
+[target] = folder.rglob(name)
+whole = target.read_bytes()
 held = holdings(folder, seen)
 names = list(held.rows)
-rows, story = load(held, names), provenance(shard)
+rows = load(held, names)
+stories = [provenance(shard) for shard, _ in held.rows.values()]
 
-def outcome():
-    signal.alarm(5)  # HDF5 may go round in circles; this ends the process
+def of_a_shard():
     held = holdings(folder, seen)
     if held.damaged:
         return "found"
     back = load(held, names)
     same = back.dtype == rows.dtype and back.tobytes() == rows.tobytes() and list(held.rows) == names
-    return "harmless" if same and provenance(shard) == story else "WRONG"
+    same = same and [provenance(shard) for shard, _ in held.rows.values()] == stories
+    return "harmless" if same else "WRONG"
+
+def of_the_view():
+    if not view_is_current(folder, held):
+        return "found"
+    with h5py.File(target) as file:
+        digests = [digest.decode() for digest in file["digests"][:]]
+        same = digests == names and file["features"][:].tobytes() == rows.tobytes()
+    return "harmless" if same else "WRONG"
 
 for offset in range(0, len(whole), step):
     for mask in masks:
         data = bytearray(whole)
         data[offset] ^= mask
-        shard.write_bytes(data)
+        target.write_bytes(data)
         print(f"\\n{offset} ^ {mask}: ", end="", flush=True)
+        signal.alarm(5)  # HDF5 may go round in circles; this ends the process
         try:
-            print(outcome(), end="")
+            print(of_the_view() if name == "features.h5" else of_a_shard(), end="")
         except Exception as error:
             print(repr(error), end="")
 print("\\nend")
 """
 
 
-def bad_flips(folder: Path, step: int, masks: list[int]) -> list[str]:
-    """Flip bits of the set's one shard; list what was neither found nor harmless.
+def bad_flips(folder: Path, name: str, step: int, masks: list[int]) -> list[str]:
+    """Flip bits of one file of the set; list what was neither found nor harmless.
 
     The sweep runs in a process of its own, since a damaged file can hang the HDF5 library.
     """
-    command = [sys.executable, "-c", SWEEP, str(folder), str(step), json.dumps(masks)]
+    command = [sys.executable, "-c", SWEEP, name, str(folder), str(step), json.dumps(masks)]
     told = subprocess.run(command, capture_output=True, text=True, timeout=500).stdout.splitlines()
     assert told[1].startswith("0 ^ ")
     return [line for line in told[1:] if not line.endswith((": found", ": harmless", "end"))] + (
@@ -437,14 +468,23 @@ def bad_flips(folder: Path, step: int, masks: list[int]) -> list[str]:
 
 
 def test_a_flipped_bit_is_found_or_changes_nothing(folder):
+    shard = write(folder, [1, 2])
+    assert bad_flips(folder, shard.name, 9, [0x80, 0x01]) == []
+
+
+@pytest.mark.xfail(
+    strict=True, reason="view_is_current does not look at the digests, and HDF5 may hang on a damaged view"
+)
+def test_a_view_with_a_flipped_bit_is_not_current_or_shows_all_the_same(folder, seen):
     write(folder, [1, 2])
-    assert bad_flips(folder, 9, [0x80, 0x01]) == []
+    write_view(folder, holdings(folder, seen))
+    assert bad_flips(folder, "features.h5", 7, [0x80, 0x01]) == []
 
 
 @pytest.mark.slow
 def test_no_flipped_bit_anywhere_passes(folder):
-    write(folder, [1, 2, 3])
-    assert bad_flips(folder, 1, [0x80, 0x10, 0x02, 0x01]) == []
+    shard = write(folder, [1, 2, 3])
+    assert bad_flips(folder, shard.name, 1, [0x80, 0x10, 0x02, 0x01]) == []
 
 
 # What was checked once is not read again
