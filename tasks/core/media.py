@@ -69,8 +69,7 @@ def decode(data: bytes) -> Image.Image:
         raise MediaError("empty file")
     try:
         with Image.open(io.BytesIO(data)) as image:  # reads the header alone
-            if image.width * image.height > MOST_PIXELS:
-                raise MediaError(f"more than {MOST_PIXELS:,} pixels")
+            _check_size(image)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
@@ -103,6 +102,11 @@ def pixels(data: bytes, spec: ImageSpec) -> np.ndarray:
     left, top = (size[0] - spec.crop) // 2, (size[1] - spec.crop) // 2
     image = image.crop((left, top, left + spec.crop, top + spec.crop))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, crop, crop)
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise MediaError(f"more than {MOST_PIXELS:,} pixels")
 
 
 def _without_far_ends(image: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -209,12 +209,14 @@ class Twice(nn.Module):
         (Twice, "act", "end"),
     ],
 )
-def test_a_tap_gives_the_same_row_whichever_taps_are_with_it(network, place, deeper, batch):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_tap_gives_the_same_row_whichever_taps_are_with_it(network, place, deeper, pooling, batch):
     torch.manual_seed(0)
-    whole = freeze(network())
-    alone = Prefix(whole, [Tap(place)])(batch)[0]
-    together = Prefix(whole, [Tap(place), Tap(deeper)])(batch)[0]
-    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+    whole, tap = freeze(network()), Tap(place, pooling)
+    alone = Prefix(whole, [tap])(batch)[0]
+    for others in ([Tap(deeper)], [Tap(place, "mean"), Tap(place, "none"), Tap(deeper, "none")]):
+        together = Prefix(whole, [tap, *(other for other in others if other != tap)])(batch)[0]
+        torch.testing.assert_close(together, alone, rtol=0, atol=0)
 
 
 def test_a_place_that_the_pass_never_reaches_is_refused(batch):

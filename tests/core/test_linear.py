@@ -126,7 +126,7 @@ def test_the_optimum_is_newtons(rows, columns, classes, strength):
 # The certificate
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(6, 60),
     columns=st.integers(1, 40),
@@ -235,6 +235,23 @@ def test_rows_of_weight_zero_do_not_count(seed, shape):
     )
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="standardisation calls a feature flat by the largest value of all rows, weight zero or not",
+)
+def test_a_far_value_in_a_row_of_weight_zero_does_not_count():
+    given = problem(50, 3, 2)
+    far = given.features.copy()
+    far[5, 0] = 1e7 * given.features[:, 0].std()
+    kept = np.arange(50) != 5
+    rest = Problem(given.features[kept], given.labels[kept], given.weights[kept], 2)
+    [one] = Problem(far, given.labels, np.where(kept, given.weights, 0.0), 2).fit(0.05)
+    [other] = rest.fit(0.05)
+    np.testing.assert_allclose(
+        one.log_proba(rest.features), other.log_proba(rest.features), rtol=0, atol=1e-4
+    )
+
+
 def test_a_row_of_weight_two_counts_as_two_rows():
     given = problem(30, 5, 3)
     twice = np.random.default_rng(0).integers(1, 4, 30)
@@ -285,6 +302,26 @@ def test_strengths_in_one_batch_give_the_heads_that_each_alone_gives(rows, colum
         np.testing.assert_allclose(
             head.log_proba(given.features), alone.log_proba(given.features), rtol=0, atol=1e-4
         )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(300, 100), (60, 200), (400, 300)])
+def test_features_of_very_different_directions_take_tens_of_steps(rows, columns, monkeypatch):
+    """Without scaling by curvature these take hundreds."""
+    steps = []
+
+    def count(*of):
+        found = minimise(*of)
+        steps.append(found.steps)
+        return found
+
+    monkeypatch.setattr("tasks.core.linear.minimise", count)
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(columns, columns)))[0]
+    features = rng.normal(size=(rows, columns)) * np.arange(1, columns + 1) ** -1.5 @ turn
+    uneven = 10 ** rng.uniform(-2, 2, rows)
+    given = Problem(features, rng.integers(0, 3, rows), uneven, 3)
+    assert_optimal(given, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
+    assert steps[0] < 120
 
 
 def test_a_second_call_gives_the_same_bits():

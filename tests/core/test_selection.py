@@ -13,7 +13,7 @@ from tasks.core import selection
 from tasks.core.linear import fit_softmax
 from tasks.core.selection import FOLDS, Rows, inner_folds, train_softmax
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)
 
 
 def noisy_rows(
@@ -35,7 +35,7 @@ def naive_brier(rows: Rows, strength: float, folds: list[tuple[np.ndarray, np.nd
     for train, held_out in folds:
         weights = rows.weights[train]
         scaler = StandardScaler().fit(rows.features[train], sample_weight=weights)
-        model = LogisticRegression(C=1 / (strength * weights.sum()), tol=1e-8, max_iter=10_000)
+        model = LogisticRegression(C=1 / (strength * weights.sum()), tol=1e-5, max_iter=10_000)
         model.fit(scaler.transform(rows.features[train]), rows.labels[train], sample_weight=weights)
         proba = model.predict_proba(scaler.transform(rows.features[held_out]))
         for weight, p, label in zip(rows.weights[held_out], proba, rows.labels[held_out], strict=True):

@@ -68,7 +68,7 @@ def write(folder: Path, numbers: Sequence[int], **of: object) -> Path:
 # What is written is read back
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(["float16", "float32"]).flatmap(
         lambda dtype: hnp.arrays(
@@ -100,7 +100,7 @@ def test_rows_come_back_whatever_their_layout_in_memory(layout, folder, seen):
     np.testing.assert_array_equal(load(holdings(folder, seen), names), rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=8, unique=True), min_size=1, max_size=5),
     st.randoms(use_true_random=False),
@@ -445,7 +445,7 @@ for offset in range(0, len(whole), step):
         data[offset] ^= mask
         target.write_bytes(data)
         print(f"\\n{offset} ^ {mask}: ", end="", flush=True)
-        signal.alarm(5)  # HDF5 may go round in circles; this ends the process
+        signal.alarm(3)  # HDF5 may go round in circles; this ends the process
         try:
             print(of_the_view() if name == "features.h5" else of_a_shard(), end="")
         except Exception as error:
