@@ -1,14 +1,18 @@
 """Pictures for every test that needs some: made here, in a second, from seeds."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' problems are small: more threads
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # only wait for each other
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(1)  # the tests' problems are small: more threads only wait for each other
+torch.set_num_threads(1)
 
 Painter = Callable[[Path, int, float], None]
 

@@ -1,7 +1,7 @@
 """Trained heads on disk: one safetensors file each, named by what it was made from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tasks.core import versions
-from tasks.core.digest import digest_value
+from tasks.core.digest import digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
+
+ARRAYS = ("weight", "bias", "log_proba", "test_rows")
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,16 @@ def head_key(
 
 def save_head(path: Path, head: HeadFile) -> None:
     """Write a head under `path`, whole or not at all."""
+    digests = np.frombuffer(bytes.fromhex("".join(head.test_rows)), dtype=np.uint8)
     arrays = {
-        "weight": head.weight,
-        "bias": head.bias,
-        "log_proba": head.log_proba,
-        "test_rows": np.frombuffer(bytes.fromhex("".join(head.test_rows)), dtype=np.uint8).reshape(
-            len(head.test_rows), -1
-        ),
+        "weight": np.ascontiguousarray(head.weight),
+        "bias": np.ascontiguousarray(head.bias),
+        "log_proba": np.ascontiguousarray(head.log_proba),
+        "test_rows": digests.reshape(len(head.test_rows), -1),
     }
+    story = json.dumps(head.story)
     with replacing(path) as partial:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            partial,
-            {"story": json.dumps(head.story)},
-        )
+        save_file(arrays, partial, {"story": story, "checksum": _checksum(arrays, story)})
 
 
 def load_head(path: Path) -> HeadFile:
@@ -102,9 +100,19 @@ def load_head(path: Path) -> HeadFile:
     """
     try:
         with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in ("weight", "bias", "log_proba", "test_rows")}
-            story = json.loads(file.metadata()["story"])
+            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+            story, checksum = file.metadata()["story"], file.metadata()["checksum"]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path}: no head can be read ({error}); run the study again") from error
+    if _checksum(arrays, story) != checksum:
+        raise StoreError(f"{path}: its checksum does not match its content; run the study again")
     rows = [row.tobytes().hex() for row in arrays.pop("test_rows")]
-    return HeadFile(**arrays, test_rows=rows, story=story)
+    return HeadFile(**arrays, test_rows=rows, story=json.loads(story))
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], story: str) -> str:
+    told = [
+        [name, array.dtype.str, list(array.shape), digest_bytes(array.tobytes())]
+        for name, array in arrays.items()
+    ]
+    return digest_value([sorted(told), story])

@@ -81,7 +81,7 @@ def standardisation(features: np.ndarray, weights: np.ndarray) -> Standardisatio
     rows = features.astype(np.float64)
     mean = share @ rows  # (D,)
     scale = np.sqrt(share @ np.square(rows - mean))
-    flat = scale <= 1e-6 * np.abs(rows).max(axis=0, initial=0)
+    flat = scale <= 1e-6 * np.abs(rows[weights > 0]).max(axis=0)
     return Standardisation(mean, np.where(flat, 1.0, scale))
 
 

@@ -151,18 +151,22 @@ def write_view(folder: Path, held: Holdings) -> Path:
         layout[start : start + len(names)] = source
         start += len(names)
     view = folder / VIEW
-    with replacing(view) as partial, h5py.File(partial, "w", libver="latest") as file:
-        file.create_virtual_dataset("features", layout)
-        file.create_dataset(
-            "digests", data=np.array([name for names in digests for name in names], dtype=DIGEST_TYPE)
-        )
-        file.attrs["provenance"] = json.dumps(provenance(shards[0]), sort_keys=True)
+    with replacing(view) as partial:
+        with h5py.File(partial, "w", libver="latest", userblock_size=USER_BLOCK) as file:
+            file.create_virtual_dataset("features", layout)
+            file.create_dataset(
+                "digests", data=np.array([name for names in digests for name in names], dtype=DIGEST_TYPE)
+            )
+            file.attrs["provenance"] = json.dumps(provenance(shards[0]), sort_keys=True)
+        _seal(partial)
     return view
 
 
 def view_is_current(folder: Path, held: Holdings) -> bool:
     """Whether `features.h5` can be read and shows exactly the shards held."""
     try:
+        if not _is_sealed(folder / VIEW):
+            return False
         with h5py.File(folder / VIEW) as file:
             shown = {source.file_name for source in file["features"].virtual_sources()}
             return shown == {f"shards/{shard.name}" for shard, _ in held.rows.values()}
@@ -205,6 +209,11 @@ def _seal(path: Path) -> None:
         file.write(_user_block(path))
 
 
+def _is_sealed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(USER_BLOCK) == _user_block(path)
+
+
 def _user_block(path: Path) -> bytes:
     """What the first bytes must be: the checksum of all that follow them, then zeros."""
     with path.open("rb") as file:
@@ -216,9 +225,7 @@ def _user_block(path: Path) -> bytes:
 def _problem(path: Path, set_name: str, name: str) -> str:
     """Say what is wrong with a shard, or "" if nothing is."""
     try:
-        with path.open("rb") as file:
-            found = file.read(USER_BLOCK)
-        if found != _user_block(path):
+        if not _is_sealed(path):
             return "its checksum does not match its content"
         with h5py.File(path) as file:
             owner, digests = file.attrs["set"], [digest.decode() for digest in file["digests"][:]]

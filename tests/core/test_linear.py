@@ -235,10 +235,6 @@ def test_rows_of_weight_zero_do_not_count(seed, shape):
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="standardisation calls a feature flat by the largest value of all rows, weight zero or not",
-)
 def test_a_far_value_in_a_row_of_weight_zero_does_not_count():
     given = problem(50, 3, 2)
     far = given.features.copy()
