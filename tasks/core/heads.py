@@ -87,9 +87,9 @@ def save_head(path: Path, head: HeadFile) -> None:
         "log_proba": np.ascontiguousarray(head.log_proba),
         "test_rows": digests.reshape(len(head.test_rows), -1),
     }
-    story = json.dumps(head.story)
+    told = {"story": head.story, "checksum": _checksum(arrays, head.story)}
     with replacing(path) as partial:
-        save_file(arrays, partial, {"story": story, "checksum": _checksum(arrays, story)})
+        save_file(arrays, partial, {"story": json.dumps(told)})  # of two entries the order would vary
 
 
 def load_head(path: Path) -> HeadFile:
@@ -101,18 +101,20 @@ def load_head(path: Path) -> HeadFile:
     try:
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
-            story, checksum = file.metadata()["story"], file.metadata()["checksum"]
+            told = json.loads(file.metadata()["story"])
+            story, checksum = told["story"], told["checksum"]
+            found = _checksum(arrays, story)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path}: no head can be read ({error}); run the study again") from error
-    if _checksum(arrays, story) != checksum:
+    if found != checksum:
         raise StoreError(f"{path}: its checksum does not match its content; run the study again")
     rows = [row.tobytes().hex() for row in arrays.pop("test_rows")]
-    return HeadFile(**arrays, test_rows=rows, story=json.loads(story))
+    return HeadFile(**arrays, test_rows=rows, story=story)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], story: str) -> str:
-    told = [
+def _checksum(arrays: Mapping[str, np.ndarray], story: dict[str, Any]) -> str:
+    sums = [
         [name, array.dtype.str, list(array.shape), digest_bytes(array.tobytes())]
         for name, array in arrays.items()
     ]
-    return digest_value([sorted(told), story])
+    return digest_value([sorted(sums), story])
