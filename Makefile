@@ -1,18 +1,25 @@
 # make demo   sets up .venv and runs the main job on real data
-# make test   sets up .venv and runs the tests
+# make test   sets up .venv and runs the tests; test-all the slow ones too, soak those of half an hour
+# make bench-extract, bench-store, bench-plan   measure, and print what the README quotes
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all soak lint clean bench-extract bench-store bench-plan
 
 demo: .venv/.demo
 	$(BIN)/headstart run flows/studies/solar.toml
 
 test: .venv/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not soak"
 
 test-all: .venv/.test .venv/.demo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not soak"
+
+soak: .venv/.test
+	$(BIN)/python -m pytest -m soak -s
+
+bench-extract bench-store bench-plan: bench-%: .venv/.test
+	$(BIN)/python tests/benchmarks/bench_$*.py
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -31,4 +38,4 @@ lint: .venv/.dev
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv artifacts/features artifacts/heads artifacts/results artifacts/samples artifacts/studies artifacts/seen.sqlite
+	rm -rf .venv artifacts/features artifacts/engines artifacts/heads artifacts/results artifacts/samples artifacts/studies artifacts/seen.sqlite

@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.study import Study, load_study
+from flows.cache import add_cache_commands
+from flows.study import load_study
 from tasks.core.errors import HeadstartError, RequestError
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -32,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        study = load_study(given.study, given.set)
-        return _run(study, given.artifacts.resolve())
+        return COMMANDS[given.command](given)
     except RequestError as error:
         print(f"headstart: {error}", file=sys.stderr)
         return WRONG_REQUEST
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _run(study: Study, artifacts: Path) -> int:
+def _run(given: argparse.Namespace) -> int:
+    study, artifacts = load_study(given.study, given.set), given.artifacts.resolve()
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,6 +69,34 @@ def _run(study: Study, artifacts: Path) -> int:
     return DONE
 
 
+def _plan(given: argparse.Namespace) -> int:
+    from flows.plan import show_plan
+
+    return show_plan(load_study(given.study, given.set), given.artifacts.resolve())
+
+
+def _cuts(given: argparse.Namespace) -> int:
+    from flows.cuts import show_cuts
+
+    show_cuts(
+        given.backbone,
+        resize=given.resize,
+        crop=given.crop,
+        architecture=given.architecture,
+        weights=given.weights,
+    )
+    return DONE
+
+
+def _cache(given: argparse.Namespace) -> int:
+    from flows.cache import run_cache
+
+    return run_cache(given)
+
+
+COMMANDS = {"run": _run, "plan": _plan, "cuts": _cuts, "cache": _cache}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headstart",
@@ -75,23 +104,40 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a study, or a folder with one sub-folder per class")
-    run.add_argument("study", type=Path, metavar="STUDY.toml|FOLDER")
-    run.add_argument(
+    for name, told in (
+        ("run", "run a study, or a folder with one sub-folder per class"),
+        ("plan", "tell what a run would do, and why"),
+    ):
+        _add_study(commands.add_parser(name, help=told))
+    _add_backbone(commands.add_parser("cuts", help="print where a network falls in two"))
+    add_cache_commands(commands)
+    return parser
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", type=Path, metavar="STUDY.toml|FOLDER")
+    command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change one of the study's keys, such as data.max_bad=0.1",
     )
-    run.add_argument(
+    command.add_argument(
         "--artifacts",
         type=Path,
         default=Path("artifacts"),
         metavar="DIR",
         help="where outputs go (default: artifacts)",
     )
-    return parser
+
+
+def _add_backbone(command: argparse.ArgumentParser) -> None:
+    command.add_argument("backbone", help="lite0, resnet50, timm:convnext_tiny, or a checkpoint's path")
+    command.add_argument("--resize", type=int, metavar="PIXELS", help="of the shorter side")
+    command.add_argument("--crop", type=int, metavar="PIXELS", help="of the centre square")
+    command.add_argument("--architecture", help="of a checkpoint")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="instead of the network's own")
 
 
 if __name__ == "__main__":

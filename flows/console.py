@@ -26,6 +26,14 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
     for name, note in summary["notes"].items():
         if note:
             console.print(f"{name}: {note}")
+    if summary["near_copies"] is None:
+        console.print("near copies were not looked for among so many samples")
+    for found in summary["near_copies"] or ():
+        if found["count"]:
+            console.print(
+                f"{found['split']}: {_percent(found['share'])} of the test samples have a near copy in the training "
+                "part, which flatters; the report shows them, a group column keeps them together"
+            )
     console.print(f"chosen on inner folds: {summary['best']['experiment']}")
     console.print(_what_ran(summary))
     console.print(f"report: {place / 'report.html'}")

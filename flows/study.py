@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.errors import RequestError
+from tasks.core.extraction import Recipe
 from tasks.core.heads import Experiment
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
+from tasks.core.media import parse_view
 from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
-from tasks.core.taps import Tap, parse_tap
+from tasks.core.tables import readable
+from tasks.core.taps import CENTRE, Tap, parse_tap
 
 STRENGTHS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
 """Half decades; standardised features, and the loss is a mean, so they suit data sets of any size."""
+
+CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -74,6 +79,9 @@ class BackboneSettings(_Part):
     crop: Annotated[int, Field(gt=0)] | None = Field(
         None, description="pixels of the centre square; the network's own if not given"
     )
+    architecture: Name | None = Field(None, description="of a checkpoint: resnet50, timm:convnext_tiny, ...")
+    weights: Path | None = Field(None, description="a file of weights instead of the network's own")
+    engine: Literal["auto", "eager", "channels_last", "compiled", "openvino"] = "auto"
     dtype: Literal["float16", "float32"] = "float16"
 
 
@@ -95,6 +103,7 @@ class ExperimentSettings(_Part):
     name: Name
     backbone: str | None = Field(None, description="the only one if not given")
     taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = (CENTRE,)
     head: Literal["softmax"] = "softmax"
     strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = STRENGTHS
 
@@ -162,7 +171,13 @@ class Study(_Part):
     def backbone(self, name: str) -> Backbone:
         """Find a backbone that the study names."""
         settings = self.backbones[name]
-        return find_backbone(settings.network, resize=settings.resize, crop=settings.crop)
+        return find_backbone(
+            settings.network,
+            resize=settings.resize,
+            crop=settings.crop,
+            architecture=settings.architecture,
+            weights=settings.weights,
+        )
 
     def trials(self) -> list[Experiment]:
         """The experiments, as the core wants them, with each backbone's own name for its last cut."""
@@ -172,14 +187,23 @@ class Study(_Part):
                 backbone=self._backbone_of(each),
                 taps=tuple(str(tap) for tap in self._taps(each)),
                 strengths=tuple(sorted(set(each.strengths))),
+                views=tuple(dict.fromkeys(parse_view(view) for view in each.views)),
             )
             for each in self.experiments
         ]
 
-    def taps(self, backbone: str) -> tuple[Tap, ...]:
-        """Every tap that the study wants of a backbone, once."""
-        wanted = [each for each in self.experiments if self._backbone_of(each) == backbone]
-        return tuple(sorted({tap for each in wanted for tap in self._taps(each)}))
+    def recipe(self, backbone: str) -> Recipe:
+        """Every tap that the study wants of a backbone, once for each view."""
+        wanted: dict[str, set[Tap]] = {}
+        for each in self.trials():
+            for view in each.views if each.backbone == backbone else ():
+                wanted.setdefault(view, set()).update(map(parse_tap, each.taps))
+        settings = self.backbones[backbone]
+        return Recipe(
+            {view: tuple(sorted(taps)) for view, taps in sorted(wanted.items())},
+            settings.dtype,
+            settings.engine,
+        )
 
     def _taps(self, experiment: ExperimentSettings) -> list[Tap]:
         last = self.backbone(self._backbone_of(experiment)).last
@@ -218,12 +242,26 @@ def _check(study: Study) -> None:
     for name in study.used_backbones():
         study.backbone(name)
     source = study.source()
+    for place in (source.place, source.root):
+        if not _is_unicode(place):
+            raise RequestError(
+                f"{readable(str(place))}: Prefect can keep no path with bytes that are not UTF-8; "
+                "rename the folder, or reach it by a link of another name"
+            )
     if study.data.manifest is not None:
         check_header(source.place, source.columns.names())
     elif not source.place.is_dir():
         raise RequestError(f"{source.place}: no such folder; data.folder needs one sub-folder per class")
     else:
         check_columns(source.place, ["path", FOLDER_TARGET], source.columns.names())
+
+
+def _is_unicode(place: Path) -> bool:
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folder_study(folder: Path) -> dict[str, Any]:
@@ -270,17 +308,31 @@ def _apply(fields: dict[str, Any], change: str) -> None:
 
 
 def _from_here(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve the data's paths, which are relative to the study file."""
-    data = fields.get("data")
-    if not isinstance(data, dict):
-        return fields
-    places = {
-        key: str((folder / value).resolve())
-        if isinstance(value, str) and key in ("manifest", "folder", "root")
-        else value
-        for key, value in data.items()
+    """Resolve the paths of data and weights, which are relative to the study file."""
+    data, backbones = fields.get("data"), fields.get("backbones")
+    placed = dict(fields)
+    if isinstance(data, dict):
+        placed["data"] = _placed(data, ("manifest", "folder", "root"), folder)
+    if isinstance(backbones, dict):
+        placed["backbones"] = {
+            name: _placed(each, ("weights", *_checkpoint_key(each)), folder)
+            if isinstance(each, dict)
+            else each
+            for name, each in backbones.items()
+        }
+    return placed
+
+
+def _placed(fields: dict[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    return {
+        key: str((folder / value).resolve()) if isinstance(value, str) and key in keys else value
+        for key, value in fields.items()
     }
-    return {**fields, "data": places}
+
+
+def _checkpoint_key(backbone: dict[str, Any]) -> tuple[str, ...]:
+    """A network that is named by its file has a path there."""
+    return ("network",) if str(backbone.get("network", "")).endswith(CHECKPOINTS) else ()
 
 
 def _first(error: ValidationError) -> str:

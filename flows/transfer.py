@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.stages import Stages
 from flows.study import Study
+from tasks.copies import find_copies
 from tasks.core.artifacts import Artifacts
 from tasks.features import extract
 from tasks.heads import train
@@ -41,9 +42,13 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
         for trial in study.trials()
     ]
     scores = stages.run("scores", score_all, study.name, samples, splits, trained)
+    first = study.trials()[0]
+    copies = stages.run(
+        "near copies", find_copies, study.name, samples, features[first.backbone], first, here
+    )
     story = _story(study, samples, features, trained, stages)
     summary: dict[str, Any] = stages.run(
-        "report", write_report, study.name, samples, trained, scores, story, here
+        "report", write_report, study.name, samples, trained, scores, copies, story, here
     )
     return summary
 
@@ -54,8 +59,8 @@ def _extract(
     """Have every backbone's features; samples that fail on the way are set aside."""
     features: dict[str, Features] = {}
     for name in study.used_backbones():
-        backbone, taps, dtype = study.backbone(name), study.taps(name), study.backbones[name].dtype
-        had = stages.run(f"features {name}", extract, study.name, samples, backbone, taps, dtype, here)
+        backbone, recipe = study.backbone(name), study.recipe(name)
+        had = stages.run(f"features {name}", extract, study.name, samples, backbone, recipe, here)
         if had.failed:
             samples = stages.run(
                 "set aside", set_aside, study.name, samples, had.failed, study.source(), here

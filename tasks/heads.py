@@ -1,8 +1,6 @@
 """Stage 3: each experiment trains one head per split on the kept features."""
 
-from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,11 @@ import pandas as pd
 from tasks.caching import cached_stage
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
-from tasks.core.errors import StoreError
-from tasks.core.heads import Experiment, HeadFile, head_key, load_head, save_head
-from tasks.core.splits import SplitSpec, groups_of, split_table
+from tasks.core.heads import Experiment, HeadFile, save_head
+from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings, load
 from tasks.core.tables import read_table
+from tasks.core.trials import Part, head_path, is_whole, labelled, list_heads, parts_of, trial_identity
 from tasks.progress import Progress
 from tasks.references import Features, Head, Heads, Samples
 
@@ -23,9 +21,11 @@ from tasks.references import Features, Head, Heads, Samples
 def _identity(inputs: dict[str, Any]) -> object:
     experiment: Experiment = inputs["experiment"]
     features: Features = inputs["features"]
-    splits = [asdict(spec) for spec in inputs["splits"]]
-    sets = [features.sets[tap] for tap in experiment.taps]
-    return [experiment.name, experiment.identity(), sets, inputs["samples"].identity, splits]
+    sets = experiment.sets(features.sets)
+    return [
+        experiment.name,
+        *trial_identity(experiment, sets, inputs["samples"].identity, inputs["splits"]),
+    ]
 
 
 @cached_stage("heads", "{study}: train {experiment.name}", _identity)
@@ -42,48 +42,40 @@ def train(
     Raises:
         RequestError: if the samples cannot be split as asked.
     """
-    table = _labelled(samples)
-    sets = [features.sets[tap] for tap in experiment.taps]
-    turns = [(spec, seed) for spec in splits for seed in spec.seeds]
+    table = labelled(read_table(samples.table))
+    sets = experiment.sets(features.sets)
     heads, rows = [], None
-    with Progress(f"{study}: train {experiment.name}", len(turns)) as progress:
-        for spec, seed in turns:
-            test, groups = split_table(table, spec, seed), groups_of(table, spec)
-            told = list(zip(table.digest, table.label, table.weight, groups, strict=True))
-            path = artifacts.heads / f"{head_key(experiment, sets, told, test, seed)}.safetensors"
-            found = _is_whole(path)
+    with Progress(f"{study}: train {experiment.name}", sum(len(spec.seeds) for spec in splits)) as progress:
+        for part in parts_of(table, splits):
+            path = head_path(artifacts.heads, experiment, sets, table, part)
+            found = is_whole(path)
             if not found:
-                rows = _feature_rows(sets, table, artifacts) if rows is None else rows
-                save_head(path, _train(experiment, table, rows, groups, test, seed))
+                rows = _feature_rows(experiment, sets, table, artifacts) if rows is None else rows
+                save_head(path, _train(experiment, table, rows, part))
             heads.append(
                 Head(
                     path=path,
                     digest=digest_bytes(path.read_bytes()),
-                    split=spec.name,
-                    seed=seed,
+                    split=part.spec.name,
+                    seed=part.seed,
                     trained=not found,
                 )
             )
             progress.advance_to(len(heads))
+    identity = trial_identity(experiment, sets, samples.identity, splits)
+    list_heads(artifacts.heads, identity, [(head.path, head.digest) for head in heads])
     return Heads.model_construct(artifacts=artifacts.root, experiment=experiment.name, heads=heads)
 
 
-def _train(
-    experiment: Experiment,
-    table: pd.DataFrame,
-    rows: np.ndarray,
-    groups: np.ndarray,
-    test: np.ndarray,
-    seed: int,
-) -> HeadFile:
+def _train(experiment: Experiment, table: pd.DataFrame, rows: list[np.ndarray], part: Part) -> HeadFile:
     # Imported here, not above: a run that has nothing to train shall not wait for torch.
-    from tasks.core.selection import Rows, train_softmax
+    from tasks.core.selection import Rows, mean_log_proba, stacked, train_softmax
 
     classes = sorted(table.label.unique())
     labels = table.label.map({name: number for number, name in enumerate(classes)}).to_numpy()
-    everything = Rows(rows, labels, table.weight.to_numpy(), groups)
+    training = [Rows(view, labels, table.weight.to_numpy(), part.groups).at(~part.test) for view in rows]
     chosen = train_softmax(
-        everything.at(~test), classes=len(classes), strengths=experiment.strengths, seed=seed
+        stacked(training), classes=len(classes), strengths=experiment.strengths, seed=part.seed
     )
     story = {
         "classes": classes,
@@ -91,33 +83,23 @@ def _train(
         "gradient_norm": chosen.head.gradient_norm,
         "converged": chosen.head.has_converged,
         "inner_brier": chosen.brier,
-        "train": int((~test).sum()),
+        "train": int((~part.test).sum()),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     return HeadFile(
         weight=chosen.head.weight,
         bias=chosen.head.bias,
-        log_proba=chosen.head.log_proba(rows[test]),
-        test_rows=table.digest[test].tolist(),
+        log_proba=mean_log_proba([chosen.head.log_proba(view[part.test]) for view in rows]),
+        test_rows=table.digest[part.test].tolist(),
         story=story,
     )
 
 
-def _feature_rows(sets: list[str], table: pd.DataFrame, artifacts: Artifacts) -> np.ndarray:
-    """Put the taps side by side: (N, D)."""
-    seen, digests = artifacts.seen("shard"), table.digest.tolist()
+def _feature_rows(
+    experiment: Experiment, sets: list[str], table: pd.DataFrame, artifacts: Artifacts
+) -> list[np.ndarray]:
+    """Put the taps side by side, (N, D) for each view."""
+    seen, digests, taps = artifacts.seen("shard"), table.digest.tolist(), len(experiment.taps)
     blocks = [load(holdings(artifacts.features / name, seen), digests) for name in sets]
-    return np.concatenate([block.reshape(len(digests), -1) for block in blocks], axis=1)
-
-
-def _labelled(samples: Samples) -> pd.DataFrame:
-    table = read_table(samples.table)
-    return table[table.label != ""].reset_index(drop=True)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        load_head(path)
-    except StoreError:
-        return False
-    return True
+    flat = [block.reshape(len(digests), -1) for block in blocks]
+    return [np.concatenate(flat[start : start + taps], axis=1) for start in range(0, len(flat), taps)]

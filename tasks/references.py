@@ -11,7 +11,7 @@ from pydantic import BaseModel, model_validator
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
-from tasks.core.store import holdings
+from tasks.core.store import VIEW, holdings, mark_used
 
 
 class Samples(BaseModel, frozen=True):
@@ -61,10 +61,11 @@ class Features(BaseModel, frozen=True):
         here = Artifacts(self.artifacts)
         for name, shards in self.shards.items():
             held = holdings(here.features / name, here.seen("shard"))
-            whole = {shard.name for shard, _ in held.rows.values()}
+            whole = {shard.path.name for shard in held.shards}
             lost = [shard for shard in shards if shard not in whole]
-            if lost or not (here.features / name / "features.h5").is_file():
-                raise ValueError(f"feature set {name} has lost {lost or 'features.h5'}")
+            if lost or not (here.features / name / VIEW).is_file():
+                raise ValueError(f"feature set {name} has lost {lost or VIEW}")
+            mark_used(here.features / name)
         return self
 
 
@@ -123,3 +124,15 @@ class Scores(BaseModel, frozen=True):
 
     splits: list[dict[str, Any]]
     means: list[dict[str, Any]]
+
+
+class Copies(BaseModel, frozen=True):
+    """Near copies among the samples; small enough to be the result itself.
+
+    Attributes:
+        pairs: digest, digest and similarity of each pair, the most alike first.
+        searched: whether they were looked for; not among very many samples.
+    """
+
+    pairs: list[tuple[str, str, float]]
+    searched: bool = True

@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_value
-from tasks.core.manifest import locate, read_manifest, scan_folder
-from tasks.core.samples import Source, assemble, check_enough, examine
+from tasks.core.manifest import list_samples, locate
+from tasks.core.samples import Source, assemble, check_enough, examine, table_identity
 from tasks.core.tables import read_table, write_table
 from tasks.progress import Progress
 from tasks.references import Samples
@@ -22,12 +22,8 @@ def read_samples(study: str, source: Source, artifacts: Artifacts) -> Samples:
     Raises:
         RequestError: if there are too few usable samples. The quarantine list is written before.
     """
-    frame = (
-        scan_folder(source.place)
-        if source.place.is_dir()
-        else read_manifest(source.place, source.columns.names())
-    )
-    places, problems = locate(frame["path"], source.root)
+    frame = list_samples(source.place, source.columns.names())
+    places, problems = locate(frame["path"].tolist(), source.root)
     with Progress(f"{study}: read samples", len(places)) as progress:
         examined, read = examine(places, problems, artifacts, progress.advance_to)
     table, quarantine = assemble(frame, places, examined, source.columns)
@@ -68,7 +64,7 @@ def _store_table(
         write_table(place, table)
     return Samples(
         table=place,
-        identity=digest_value(table.drop(columns="path").to_dict("list")),
+        identity=table_identity(table),
         rows=digest_value(table["digest"].tolist()),
         total=len(table),
         read=read,

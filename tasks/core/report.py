@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
+from tasks.core.copies import NearCopy
 from tasks.core.heads import HeadFile
 from tasks.core.media import MediaError, decode
 
 PICTURES = 24
+PAIRS = 8
+"""Near copies that are shown of each split."""
 PICTURE_SIDE = 160  # pixels
 
 
@@ -55,6 +58,17 @@ class Wrong:
     picture: str
 
 
+@dataclass(frozen=True)
+class Twins:
+    """Two near copies on either side of a split: files, similarity, and pictures as in `Wrong`."""
+
+    test: str
+    train: str
+    similarity: float
+    test_picture: str
+    train_picture: str
+
+
 def confusion(files: Sequence[HeadFile], table: pd.DataFrame) -> Confusion:
     """Count true against called classes over the test parts of an experiment's splits."""
     classes: list[str] = files[0].story["classes"]
@@ -89,15 +103,48 @@ def most_wrong(files: Sequence[HeadFile], table: pd.DataFrame) -> list[Wrong]:
     ]
 
 
+def show_pairs(pairs: Sequence[NearCopy], table: pd.DataFrame) -> list[Twins]:
+    """Show the first pairs of near copies, test sample and training sample."""
+    path = dict(zip(table.digest, table.path, strict=True))
+    return [
+        Twins(
+            test=path[pair.first],
+            train=path[pair.second],
+            similarity=pair.similarity,
+            test_picture=_thumbnail(Path(path[pair.first])),
+            train_picture=_thumbnail(Path(path[pair.second])),
+        )
+        for pair in pairs[:PAIRS]
+    ]
+
+
 def render(
-    summary: dict[str, Any], matrix: Confusion, wrong: Sequence[Wrong], quarantine: Sequence[tuple[str, str]]
+    summary: dict[str, Any],
+    matrix: Confusion,
+    wrong: Sequence[Wrong],
+    quarantine: Sequence[tuple[str, str]],
+    twins: Mapping[str, Sequence[Twins]],
 ) -> str:
-    """Fill in the page; one file, no link leads out of it."""
+    """Fill in the page; one file, no link leads out of it.
+
+    Args:
+        summary: as `summary.json` holds it.
+        matrix: of the chosen experiment.
+        wrong: its most wrong samples.
+        quarantine: path and reason.
+        twins: split -> near copies on either side of it, for splits that part any.
+    """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
-    return environment.get_template("report.html.j2").render(
-        summary=summary, matrix=matrix, shares=matrix.shares().tolist(), wrong=wrong, quarantine=quarantine
+    page = environment.get_template("report.html.j2").render(
+        summary=summary,
+        matrix=matrix,
+        shares=matrix.shares().tolist(),
+        wrong=wrong,
+        quarantine=quarantine,
+        twins=twins,
     )
+    return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
 
 
 def _thumbnail(path: Path) -> str:

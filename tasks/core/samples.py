@@ -3,27 +3,34 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
-from tasks.core.digest import digest_bytes
+from tasks.core.digest import Stamp, StatCache, digest_bytes, digest_value
 from tasks.core.errors import RequestError
 from tasks.core.media import MediaError, decode
-from tasks.core.tables import told
+from tasks.core.tables import readable, told
 
 UNKNOWN = ("", "?")
 """What a manifest writes where a label is not known."""
 
 
-@dataclass(frozen=True)
-class Examined:
+MOST_BYTES = 2**31
+"""A file with more is not read: no picture within `media.MOST_PIXELS` needs them, and memory has an end."""
+
+TOGETHER = 2048
+"""Files that are read before what was found of them is remembered: what a killed run reads again at most."""
+
+
+class Examined(NamedTuple):
     """What reading a file told.
 
     Attributes:
@@ -36,7 +43,7 @@ class Examined:
 
 
 def examine(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     problems: Sequence[str],
     artifacts: Artifacts,
     progress: Callable[[int], None] = lambda done: None,
@@ -52,23 +59,56 @@ def examine(
     Returns:
         What is known of each path, and how many files were read.
     """
-    seen = artifacts.seen(f"sample {versions.MEDIA}")
-    allowed = dict.fromkeys(path for path, problem in zip(paths, problems, strict=True) if not problem)
-    wrong = {path: problem for path in allowed if (problem := _not_a_file(path))}
-    known, unknown = seen.recall(path for path in allowed if path not in wrong)
-    fresh: dict[Path, str] = {}
+    known, unread = look(paths, problems, artifacts)
+    seen = _remembered(artifacts)
     with ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="examine") as pool:
-        for done, (path, found) in enumerate(zip(unknown, pool.map(_read, unknown), strict=True), start=1):
-            fresh[path] = f"{found.digest} {found.problem}"
-            progress(done)
-    seen.remember({path: text for path, text in fresh.items() if not text.startswith(" ")}, unknown)
-    known_now = {path: Examined(*text.split(" ", 1)) for path, text in (known | fresh).items()}
-    known_now |= {path: Examined("", problem) for path, problem in wrong.items()}
-    all_told = [
-        Examined("", problem) if problem else known_now.get(path, GONE)
+        for start in range(0, len(unread), TOGETHER):
+            fresh: dict[str, Examined] = {}
+            together = list(unread)[start : start + TOGETHER]
+            for path, found in zip(together, pool.map(_read, together), strict=True):
+                fresh[path] = found
+                progress(start + len(fresh))
+            told_whole = {
+                path: f"{item.digest} {item.problem}" for path, item in fresh.items() if item.digest
+            }
+            seen.remember(told_whole, unread)
+            known |= fresh
+    return tell(paths, problems, known), len(unread)
+
+
+def look(
+    paths: Sequence[str], problems: Sequence[str], artifacts: Artifacts
+) -> tuple[dict[str, Examined], dict[str, Stamp]]:
+    """Tell files of which all is known from those that must be read; none is opened.
+
+    Args:
+        paths: (N,) places of files, which may not exist.
+        problems: (N,) what is wrong with a path as it was written, or ""; such a file is not touched.
+        artifacts: where it is remembered what was read before.
+
+    Returns:
+        What is known, and the stamps of the files that must be read. A path that was written wrong is in neither.
+    """
+    allowed = dict.fromkeys(path for path, problem in zip(paths, problems, strict=True) if not problem)
+    texts, stamps = _remembered(artifacts).recall(allowed)
+    known = {path: Examined(*text.split(" ", 1)) for path, text in texts.items()}
+    strange = {path: problem for path in allowed if path not in known and (problem := _not_a_file(path))}
+    known |= {path: Examined("", problem) for path, problem in strange.items()}
+    return known, {path: stamp for path, stamp in stamps.items() if path not in strange}
+
+
+def tell(paths: Sequence[str], problems: Sequence[str], known: Mapping[str, Examined]) -> list[Examined]:
+    """Put what is known in the order of the paths.
+
+    Args:
+        paths: (N,) places of files.
+        problems: (N,) what is wrong with a path as it was written, or "".
+        known: what is known of the others.
+    """
+    return [
+        Examined("", problem) if problem else known.get(path, GONE)
         for path, problem in zip(paths, problems, strict=True)
     ]
-    return all_told, len(unknown)
 
 
 GONE = Examined("", "no such file (it went away while it was looked at)")
@@ -111,7 +151,7 @@ class Source:
 
 
 def assemble(
-    frame: pd.DataFrame, places: Sequence[Path], examined: Sequence[Examined], columns: Columns
+    frame: pd.DataFrame, places: Sequence[str], examined: Sequence[Examined], columns: Columns
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Sort a manifest's rows into usable samples, one for each digest, and those to quarantine.
 
@@ -129,12 +169,16 @@ def assemble(
         when unknown), `weight` (float) and the others, as `told` names them; and the quarantine list,
         with columns `path` and `reason`.
     """
-    weights = [_weight(text) for text in frame[columns.weight]] if columns.weight else [1.0] * len(frame)
+    weights = (
+        [_weight(text) for text in frame[columns.weight].tolist()] if columns.weight else [1.0] * len(frame)
+    )
     table = pd.DataFrame(
         {
             "digest": [item.digest for item in examined],
-            "path": [str(place) for place in places],
-            "label": ["" if text.strip() in UNKNOWN else text.strip() for text in frame[columns.target]],
+            "path": list(places),
+            "label": [
+                "" if text.strip() in UNKNOWN else text.strip() for text in frame[columns.target].tolist()
+            ],
             "weight": weights,
             **{told(name): frame[name].to_numpy() for name in columns.others},
             "written": frame["path"].to_numpy(),
@@ -144,14 +188,22 @@ def assemble(
     table.loc[(table.reason == "") & table.weight.isna(), "reason"] = (
         f"{columns.weight} is no number of at least 0"
     )
-    labels = table[(table.reason == "") & (table.label != "")].groupby("digest").label.nunique()
-    torn = table.digest.isin(labels.index[labels > 1]) & (table.reason == "")
+    sound = table.reason == ""
+    copied = sound & table.digest.duplicated(keep=False)  # few, so that only they are sorted and counted
+    labels = table[copied & (table.label != "")].groupby("digest").label.nunique()
+    torn = copied & table.digest.isin(labels.index[labels > 1])
     table.loc[torn, "reason"] = "the same picture stands in the table with another label"
     table["unknown"] = table.label == ""  # of copies, one that has a label is taken
-    good = table[table.reason == ""].sort_values(["digest", "unknown", "path"]).drop_duplicates("digest")
+    copies = table[copied & ~torn].sort_values(["digest", "unknown", "path"]).drop_duplicates("digest")
+    good = pd.concat([table[sound & ~copied], copies]).sort_values("digest")
     bad = table[table.reason != ""]
     quarantine = pd.DataFrame({"path": bad.written, "reason": bad.reason}).reset_index(drop=True)
     return good.drop(columns=["written", "reason", "unknown"]).reset_index(drop=True), quarantine
+
+
+def table_identity(table: pd.DataFrame) -> str:
+    """Digest all that a table of samples says but where the files lie."""
+    return digest_value({name: table[name].tolist() for name in table if name != "path"})
 
 
 def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, most_bad: float) -> None:
@@ -170,12 +222,13 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
         first = quarantine.iloc[0]
         raise RequestError(
             f"{len(quarantine)} of {rows} samples cannot be used, more than max_bad = {most_bad:g} allows "
-            f"(first: {first.path}: {first.reason}); see quarantine.csv, mend the files or raise data.max_bad"
+            f"(first: {readable(first.path)}: {first.reason}); see quarantine.csv, mend the files or raise data.max_bad"
         )
     classes = Counter(table.label[(table.label != "") & (table.weight > 0)])
     if len(classes) < 2:
         raise RequestError(
-            f"{len(classes)} class(es) with usable samples ({', '.join(classes)}); at least two are needed"
+            f"{len(classes)} class(es) with usable samples ({', '.join(map(readable, classes))}); "
+            "at least two are needed"
         )
     rare = [name for name, n in sorted(classes.items()) if n < 2]
     if rare:
@@ -184,20 +237,26 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
         )
 
 
-def _not_a_file(path: Path) -> str:
+def _remembered(artifacts: Artifacts) -> StatCache:
+    return artifacts.seen(f"sample {versions.MEDIA}")
+
+
+def _not_a_file(path: str) -> str:
     """Say why a path cannot be read as a file, without opening it (a pipe would wait for ever)."""
     try:
-        mode = path.stat().st_mode
+        found = Path(path).stat()
     except (OSError, ValueError) as error:
         return f"no such file ({getattr(error, 'strerror', None) or error})"
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         return "a folder, not a file"
-    return "" if stat.S_ISREG(mode) else "neither a file nor a folder"
+    if not stat.S_ISREG(found.st_mode):
+        return "neither a file nor a folder"
+    return f"more than {MOST_BYTES:,} bytes" if found.st_size > MOST_BYTES else ""
 
 
-def _read(path: Path) -> Examined:
+def _read(path: str) -> Examined:
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         return Examined("", f"cannot be read ({error.strerror or error})")
     try:

@@ -35,6 +35,38 @@ class Rows:
         return Rows(self.features[rows], self.labels[rows], self.weights[rows], self.groups[rows])
 
 
+def stacked(views: Sequence[Rows]) -> Rows:
+    """Put the views of the same samples below each other; together they weigh what the samples weigh.
+
+    Args:
+        views: the same labels, weights and groups in each. Views of a sample share its group, so that
+            inner folds do not part them.
+    """
+    if len(views) == 1:
+        return views[0]
+    return Rows(
+        np.concatenate([view.features for view in views]),
+        np.concatenate([view.labels for view in views]),
+        np.concatenate([view.weights for view in views]) / len(views),
+        np.concatenate([view.groups for view in views]),
+    )
+
+
+def mean_log_proba(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Average probabilities over views.
+
+    Args:
+        views: (N, C) log probabilities each.
+
+    Returns:
+        (N, C) the logarithm of the mean probability.
+    """
+    if len(views) == 1:
+        return views[0]
+    mean: np.ndarray = np.logaddexp.reduce(views) - np.log(len(views))
+    return mean
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A head trained on the whole training part, with the strength that the inner folds chose.

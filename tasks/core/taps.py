@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from tasks.core.errors import RequestError
 
-POOLINGS = ("none", "mean", "mean+std", "max")
+POOLINGS = ("none", "mean", "mean+std", "max", "cls")
 LAST = "last"
 """Stands for the backbone's own last cut."""
+
+CENTRE = "centre"
+"""The view that is taken when none is named: the picture as its preprocessing crops it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -22,6 +25,11 @@ class Tap:
     def at(self, last: str) -> "Tap":
         """Put the backbone's own name where the tap says "last"."""
         return Tap(last, self.pooling) if self.cut == LAST else self
+
+
+def spell(tap: Tap, view: str) -> str:
+    """Name a tap of a view, as a study's results do."""
+    return str(tap) if view == CENTRE else f"{tap} {view}"
 
 
 def parse_tap(text: str) -> Tap:

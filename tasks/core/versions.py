@@ -14,3 +14,6 @@ TRAINER = 1
 
 SCORER = 1
 """Predictions -> scores and intervals."""
+
+COPIES = 1
+"""Rows -> pairs of near copies."""

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -317,6 +319,114 @@ def test_inode_numbers_of_64_bits_are_remembered(settled, cache, file, monkeypat
     monkeypatch.setattr(Stamp, "of", lambda path: real)
     cache.value(file, Reader())
     assert cache.recall([file])[0] == {file: "first"}
+
+
+# A cache that cannot be written to costs time and nothing else
+
+
+def test_what_is_forgotten_is_read_again_and_the_rest_is_not(settled, cache, tmp_path, reader):
+    paths = [tmp_path / f"{number}.txt" for number in range(4)]
+    for path in paths:
+        path.write_text(path.name)
+        cache.value(path, reader)
+    other = StatCache(cache.path, "other")
+    other.value(paths[0], reader)
+    cache.forget(paths[:2])
+    assert sorted(cache.recall(paths)[0]) == paths[2:]
+    assert sorted(other.recall(paths)[0]) == paths[:1]
+    cache.forget([])
+    cache.forget([tmp_path / "never seen"])
+    assert sorted(cache.recall(paths)[0]) == paths[2:]
+
+
+def test_forgetting_needs_no_cache(cache, file):
+    cache.forget([file])
+    assert not cache.path.exists()
+
+
+def test_a_locked_cache_is_done_without(settled, cache, file, reader, monkeypatch):
+    other = file.with_name("other.txt")
+    other.write_text("other")
+    cache.value(file, reader)
+    monkeypatch.setattr("tasks.core.digest.PATIENCE", 0.05)
+    holder = sqlite3.connect(cache.path)
+    holder.execute("BEGIN EXCLUSIVE")
+    assert [cache.value(path, reader) for path in (file, other)] == ["first", "other"]
+    assert reader.paths == [file, file, other]
+    holder.close()
+    assert cache.recall([file])[0] == {file: "first"}
+
+
+def test_what_is_forgotten_in_a_locked_cache_is_read_again(settled, cache, file, reader, monkeypatch):
+    cache.value(file, reader)
+    monkeypatch.setattr("tasks.core.digest.PATIENCE", 0.05)
+    holder = sqlite3.connect(cache.path)
+    holder.execute("BEGIN IMMEDIATE")
+    cache.forget([file])
+    holder.close()
+    assert cache.recall([file])[0] == {}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import tasks.core.digest as digest
+digest.RACY_NS = -(10**15)
+folder = Path(sys.argv[1])
+paths = sorted(folder.glob("*.txt"))
+seen = digest.StatCache(folder / "seen.sqlite", "text")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+assert [seen.value(path, lambda path: path.read_text()) for path in paths] == [path.name for path in paths]
+seen.forget(paths[:3])
+assert not set(seen.recall(paths)[0]) & set(paths[:3])
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 4096, 9000, 20_000])
+@pytest.mark.parametrize("before", [0, 100])
+def test_a_cache_on_a_full_disk_costs_time_and_nothing_else(settled, tmp_path, limit, before):
+    paths = [tmp_path / f"{number:0100}.txt" for number in range(100)]
+    for path in paths:
+        path.write_text(path.name)
+    cache = StatCache(tmp_path / "seen.sqlite", "text")
+    cache.remember({path: path.name for path in paths[:before]}, {path: Stamp.of(path) for path in paths})
+    told = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), str(limit)], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    for path in paths:
+        assert cache.value(path, lambda path: path.read_text()) == path.name
+
+
+def test_a_cache_whose_folder_cannot_be_made_is_done_without(settled, file, reader):
+    cache = StatCache(file / "below a file" / "seen.sqlite", "text")
+    assert [cache.value(file, reader) for _ in range(2)] == ["first"] * 2
+    cache.forget([file])
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Make a folder that can only be read, for root as well."""
+    place = tmp_path / "read only"
+    place.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("needs the right to mount a file system")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_cache_that_can_only_be_read_still_serves(settled, file, reader, read_only, filled):
+    place, lock = read_only
+    cache = StatCache(place / "seen.sqlite", "text")
+    if filled:
+        cache.value(file, reader)
+    lock()
+    assert [cache.value(file, reader) for _ in range(2)] == ["first"] * 2
+    assert len(reader.paths) == (1 if filled else 2)
 
 
 WRITE_MANY = """

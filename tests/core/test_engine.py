@@ -15,13 +15,15 @@ from tasks.core import engine
 from tasks.core.backbones import find_backbone
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
-from tasks.core.engine import AHEAD, BATCH, Batch, run_prefix
+from tasks.core.engine import AHEAD, run_prefix
+from tasks.core.engines import CPU_BATCH, Engine, build
+from tasks.core.extraction import Batch
 from tasks.core.media import ImageSpec, pixels
 from tasks.core.networks import freeze, load_network
 from tasks.core.taps import Tap
 
 SPEC = ImageSpec(resize=24, crop=20, mean=(120.0, 110.0, 100.0), std=(60.0, 50.0, 40.0))
-CPU = torch.device("cpu")
+BATCH = CPU_BATCH["channels_last"]
 TAPS = (Tap("0", "none"), Tap("2", "mean+std"), Tap("6", "mean"))
 
 Sample = tuple[str, Path]
@@ -65,8 +67,12 @@ def prefix() -> Prefix:
     return Prefix(small_network(), TAPS)
 
 
+def ready(prefix: Prefix, spec: ImageSpec = SPEC) -> Engine:
+    return build("channels_last", prefix, spec, Path("unused"))
+
+
 def run(prefix: Prefix, samples: Sequence[Sample], spec: ImageSpec = SPEC) -> list[Batch]:
-    return list(run_prefix(prefix, samples, spec, CPU))
+    return list(run_prefix(ready(prefix, spec), samples, spec))
 
 
 def rows_by_digest(batches: Sequence[Batch]) -> dict[str, list[bytes]]:
@@ -199,20 +205,18 @@ def test_a_failure_is_told_in_the_batch_to_which_the_sample_belongs(prefix, samp
 def test_only_a_few_batches_are_decoded_ahead(prefix, samples, monkeypatch):
     read: list[str] = []
     original = engine._read
-    monkeypatch.setattr(
-        engine, "_read", lambda digest, path, spec: read.append(digest) or original(digest, path, spec)
-    )
+    monkeypatch.setattr(engine, "_read", lambda digest, *rest: read.append(digest) or original(digest, *rest))
     many = [samples[number % 37] for number in range(20 * BATCH)]
-    passes = run_prefix(prefix, many, SPEC, CPU)
+    passes = run_prefix(ready(prefix), many, SPEC)
     next(passes)
-    assert len(read) <= (1 + AHEAD) * BATCH
+    assert len(read) <= (2 + AHEAD) * BATCH  # two went into the network
     passes.close()
-    assert len(read) <= (1 + AHEAD) * BATCH
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert len(read) <= (2 + AHEAD) * BATCH
+    assert not [each for each in threading.enumerate() if each.name.startswith(("decode", "forward"))]
 
 
 def test_an_error_in_the_network_ends_the_run_and_leaves_no_thread(samples):
     prefix = Prefix(freeze(nn.Sequential(nn.Conv2d(4, 1, 1))), [Tap("0")])
     with pytest.raises(RuntimeError, match="channels"):
         run(prefix, samples)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [each for each in threading.enumerate() if each.name.startswith(("decode", "forward"))]

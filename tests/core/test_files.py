@@ -1,16 +1,19 @@
 """A name that exists is complete, whatever happens to the writer."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.files import replacing, write_text
+from tasks.core.errors import StoreError
+from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned, replacing, write_text
 
 KILLED_HALFWAY = """
 import os, signal, sys
@@ -157,3 +160,135 @@ def test_text_that_cannot_be_encoded_keeps_the_old_file(tmp_path):
         write_text(place, "good start \udc80")
     assert place.read_text() == "old"
     assert names(tmp_path) == ["report.html"]
+
+
+# What dead writers leave
+
+WAITS_HALFWAY = """
+import sys
+from pathlib import Path
+from tasks.core.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    print("there", flush=True)
+    sys.stdin.readline()
+    partial.write_text("whole")
+"""
+
+
+def partials(folder):
+    return sorted(folder.rglob(PARTIALS))
+
+
+def test_a_living_writers_file_is_left_alone_and_a_dead_ones_is_removed(tmp_path):
+    place = tmp_path / "result.json"
+    command = [sys.executable, "-c", WAITS_HALFWAY, str(place)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as living, subprocess.Popen(command, **pipes) as dead:
+        assert living.stdout.readline() == dead.stdout.readline() == "there\n"
+        assert len(partials(tmp_path)) == 2
+        assert [is_abandoned(path) for path in partials(tmp_path)] == [False, False]
+        dead.kill()
+        dead.wait()
+        assert sorted(is_abandoned(path) for path in partials(tmp_path)) == [False, True]
+        assert sorted(remove_abandoned(path) for path in partials(tmp_path)) == [False, True]
+        assert len(partials(tmp_path)) == 1
+        living.communicate("go\n")
+    assert place.read_text() == "whole"
+    assert names(tmp_path) == ["result.json"]
+
+
+def test_looking_at_a_rest_does_not_remove_it(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED_HALFWAY, str(tmp_path / "x")], check=False)
+    [rest] = partials(tmp_path)
+    assert is_abandoned(rest)
+    assert is_abandoned(rest)
+    assert remove_abandoned(rest)
+    assert not remove_abandoned(rest)
+    assert names(tmp_path) == []
+
+
+def test_this_process_counts_as_alive_as_long_as_the_block_runs(tmp_path):
+    with replacing(tmp_path / "x") as partial:
+        assert not is_abandoned(partial)
+        partial.write_text("content")
+        assert not remove_abandoned(partial)
+    assert (tmp_path / "x").read_text() == "content"
+
+
+def test_a_rest_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("x")
+    link = tmp_path / ".x.1-abc.partial"
+    link.symlink_to(tmp_path / "precious")
+    assert not remove_abandoned(link)
+    assert names(tmp_path) == [link.name, "precious"]
+
+
+def test_a_file_tidied_away_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    """Somebody who tidies may come between the making of the file and its lock."""
+    lock, swept = fcntl.flock, []
+
+    def late(handle, how):
+        if not swept and how == fcntl.LOCK_EX:
+            [path] = partials(tmp_path)
+            swept.append(path)
+            assert remove_abandoned(path)
+            path.parent.rmdir()
+        return lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_text(tmp_path / "folder" / "x", "content")
+    assert len(swept) == 1
+    assert (tmp_path / "folder" / "x").read_text() == "content"
+
+
+def test_tidying_beside_many_writers_takes_nothing_from_them(tmp_path):
+    def write(own):
+        for number in range(60):
+            write_text(tmp_path / f"{own}-{number}", str(number))
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, own) for own in range(3)]
+        while not all(writer.done() for writer in writers):
+            for path in partials(tmp_path):
+                remove_abandoned(path)
+    assert [writer.exception() for writer in writers] == [None] * 3
+    assert len(names(tmp_path)) == 180
+
+
+# A full disk
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from tasks.core.errors import StoreError
+from tasks.core.files import write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_text(Path(sys.argv[1]), "x" * int(sys.argv[2]))
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("size", "lines"), [(1000, 0), (1001, 1), (10**6, 1)])
+def test_a_full_disk_is_one_line_and_the_old_content_stays(tmp_path, size, lines):
+    place = tmp_path / "table.csv"
+    place.write_text("old")
+    told = subprocess.run(
+        [sys.executable, "-c", FULL, str(place), str(size)], capture_output=True, text=True, check=True
+    )
+    assert len(told.stdout.splitlines()) == lines
+    assert place.read_text() == ("old" if lines else "x" * size)
+    assert names(tmp_path) == ["table.csv"]
+    if lines:
+        assert str(place) in told.stdout
+        assert "--artifacts" in told.stdout
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(IsADirectoryError) as told, replacing(tmp_path / "x") as partial:
+        partial.write_text("content")
+        (tmp_path / "x").mkdir()
+    assert not isinstance(told.value, StoreError)
+    assert names(tmp_path) == ["x"]

@@ -8,6 +8,7 @@ the failure prints, added here beside the old ones.
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch import nn
 
 from tasks.core import versions
 from tasks.core.backbones import find_backbone
+from tasks.core.copies import near_copies
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engine import run_prefix
+from tasks.core.engines import build
 from tasks.core.media import ImageSpec, pixels
 from tasks.core.metrics import TestPart, group_counts, score
 from tasks.core.networks import freeze, load_network
@@ -100,6 +103,10 @@ MEDIA: dict[int, Numbers] = {
         "transparent": "b6743ee61f6872813c6ce4e8613ad9b665038d2a",
         "grey of 16 bits": "abbfc97065580121f23251d47153376ca5b7f415",
         "palette": "1cfd0504cfb2241c3ecf4f374b3b2ad62b83803e",
+        "down, bilinear": "8731a5a2cf54c155f5526502c90d70a65df5bc58",
+        "squash": "ef11a914af17761e265ef517fbd676ebc0fa664a",
+        "hflip": "1d94804311383ecdb4b18f32e78089efe1430158",
+        "crop:1": "b123a98d8878c3f56bf3bab6375895baf9d97c18",
         "jpeg": [71.0, 51.0, 111.0, 91.0, 110.0, 90.0, 150.0, 130.0, 151.0, 131.0, 191.0, 171.0],
     },
 }
@@ -124,8 +131,16 @@ def media() -> Numbers:
     y, x, c = np.ogrid[:130, :97, :3]
     jpeg = encoded(Image.fromarray((x + y // 2 + 40 * c).astype(np.uint8)), "JPEG", quality=95, exif=exif)
     quarters = pixels(jpeg, SPEC).reshape(3, 2, 10, 2, 10).mean((2, 4))
+    wide = lossless["made smaller"]
+    others = {
+        "down, bilinear": pixels(wide, replace(SPEC, fit="down", interpolation="bilinear")),
+        "squash": pixels(wide, replace(SPEC, fit="squash")),
+        "hflip": pixels(wide, SPEC, view="hflip"),
+        "crop:1": pixels(wide, SPEC, view="crop:1", digest="0"),
+    }
     return {
         **{name: digest_bytes(pixels(data, SPEC).tobytes()) for name, data in lossless.items()},
+        **{name: digest_bytes(found.tobytes()) for name, found in others.items()},
         "jpeg": rounded(quarters),
     }
 
@@ -142,6 +157,20 @@ EXTRACTOR: dict[int, Numbers] = {
         "mean+std": [-1.143931, -0.07502867, 1.49966, 1.786869, -0.8515034, 0.1724261, 1.500012, 1.877719],
         "max": [2.918442, 5.925794, 3.148335, 3.890533, 2.214252, 8.542869, 2.738222, 5.109359],
         "none": [-0.2664006, -5.617877, 2.239902, -1.518284, 2.412607, -2.252378, -1.086727, 2.545689],
+        "tokens cls": [
+            1.197745,
+            -1.141085,
+            -0.5579435,
+            0.001660843,
+            -0.04745586,
+            -0.5716468,
+            0.1810379,
+            -0.8602918,
+            -0.0405279,
+            0.1207737,
+            0.03257738,
+            -0.5505613,
+        ],
         "lite0 last": [1.015835, 1.079029, 1.082018, 0.7627844, 1.193401, 1.088253, 1.161489, 0.8253328],
         "lite0 middle": [5.727902, 0.2456557, 6.430971, 2.801676, 0.1557163, -5.978152, 7.616274, 4.236312],
     },
@@ -163,14 +192,22 @@ def small_network() -> nn.Module:
     return freeze(network)
 
 
+class Tokens(nn.Module):
+    """(B, C, H, W) -> (B, H * W, C)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
 def rows_of(network: nn.Module, taps: list[Tap], spec: ImageSpec, folder: Path) -> list[np.ndarray]:
-    """One (2, ...) a tap: two pictures through the engine."""
+    """One (2, ...) a tap: two pictures through the plainest engine."""
     samples = []
     for number, (height, width) in enumerate([(70, 53), (40, 60)]):
         data = encoded(Image.fromarray(picture(height, width)), "PPM")
         (folder / f"{number}.ppm").write_bytes(data)
         samples.append((digest_bytes(data), folder / f"{number}.ppm"))
-    [batch] = run_prefix(Prefix(network, taps), samples, spec, torch.device("cpu"))
+    engine = build("eager", Prefix(network, taps), spec, folder)
+    [batch] = run_prefix(engine, samples, spec)
     return batch.rows
 
 
@@ -178,6 +215,7 @@ def extractor(folder: Path) -> Numbers:
     """Rows of a small network at each pooling, and a few features of the bundled one."""
     taps = [Tap("4", "mean"), Tap("1", "mean+std"), Tap("3", "max"), Tap("2", "none")]
     mean, both, top, whole = rows_of(small_network(), taps, SPEC, folder)
+    [first] = rows_of(nn.Sequential(small_network(), Tokens()).eval(), [Tap("1", "cls")], SPEC, folder)
     lite0 = find_backbone("lite0", resize=72, crop=64)
     taps = [Tap("bn2", "mean"), Tap("blocks.4", "mean+std")]
     last, middle = rows_of(load_network(lite0), taps, lite0.preprocessing, folder)
@@ -186,6 +224,7 @@ def extractor(folder: Path) -> Numbers:
         "mean+std": rounded(both[:, ::4]),
         "max": rounded(top[:, ::2]),
         "none": rounded(whole[:, ::2, 3, 4]),
+        "tokens cls": rounded(first),
         "lite0 last": rounded(last.reshape(2, 4, 320).mean(2)),
         "lite0 middle": rounded(middle[:, ::56]),
     }
@@ -288,6 +327,54 @@ def test_scores_are_those_of_their_version():
     check("SCORER", SCORER, scorer(), 1e-9)
 
 
+COPIES: dict[int, Numbers] = {
+    1: {
+        "pairs": [
+            "00 60",
+            "02 62",
+            "03 63",
+            "04 64",
+            "01 61",
+            "05 65",
+            "06 66",
+            "08 68",
+            "09 69",
+            "10 70",
+            "07 67",
+        ],
+        "similarities": [
+            0.9993420243263245,
+            0.9918972253799438,
+            0.9902676343917847,
+            0.986956000328064,
+            0.9861412644386292,
+            0.9528075456619263,
+            0.9506819844245911,
+            0.9483444690704346,
+            0.908991277217865,
+            0.9086446762084961,
+            0.8481748700141907,
+        ],
+    },
+}
+
+
+def copies() -> Numbers:
+    """Random rows, some of them twice with a little, and with much, added."""
+    rows = np.random.default_rng(0).normal(size=(60, 16))
+    noise = np.random.default_rng(1).normal(size=(12, 16))
+    near = rows[:12] + noise * np.linspace(0.05, 0.6, 12)[:, None]
+    pairs = near_copies(np.concatenate([rows, near]), [f"{number:02}" for number in range(72)])
+    return {
+        "pairs": [f"{pair.first} {pair.second}" for pair in pairs],
+        "similarities": [p.similarity for p in pairs],
+    }
+
+
+def test_near_copies_are_those_of_their_version():
+    check("COPIES", COPIES, copies(), 1e-5)
+
+
 # The guard itself
 
 
@@ -305,4 +392,4 @@ def test_other_numbers_or_another_version_are_told(monkeypatch):
 
 def test_every_version_is_guarded():
     constants = {name for name in vars(versions) if name.isupper()}
-    assert constants == {"MEDIA", "EXTRACTOR", "TRAINER", "SCORER"}
+    assert constants == {"MEDIA", "EXTRACTOR", "TRAINER", "SCORER", "COPIES"}

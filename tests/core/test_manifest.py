@@ -157,14 +157,32 @@ def test_an_empty_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ['path,class\n"a.png,cat\n', b"path,class\n\xe9.png,cat\n"],
-    ids=["open quote", "latin-1"],
+    [
+        'path,class\n"a.png,cat\n',
+        b"path,class\na.png,caf\xe9\n",
+        b"path,class,caf\xe9\na.png,cat,x\n",
+        b"path,class\n\xe9.png,caf\xe9\n",
+    ],
+    ids=["open quote", "latin-1 label", "latin-1 column", "latin-1 label and path"],
 )
 def test_what_is_no_csv_file_is_refused(tmp_path, text):
     place = csv_file(tmp_path, text)
     assert refusal(read_manifest, place, ["class"]).startswith(
         f"{place}: not a CSV file with a header line ("
     )
+
+
+def test_a_path_may_hold_any_bytes_that_a_name_can(tmp_path):
+    place = csv_file(tmp_path, "path,class\ncafé.png,café\n".encode() + b"caf\xe9.png,cat\n")
+    frame = read_manifest(place, ["class"])
+    assert [os.fsencode(path) for path in frame.path] == ["café.png".encode(), b"caf\xe9.png"]
+    assert list(frame["class"]) == ["café", "cat"]
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-32"])
+def test_a_spreadsheets_other_unicode_is_refused(tmp_path, codec):
+    place = csv_file(tmp_path, "path,class\na.png,cat\n".encode(codec))
+    refusal(read_manifest, place, ["class"])
 
 
 def test_a_row_that_is_too_long_is_refused_in_one_line(tmp_path):
@@ -259,7 +277,7 @@ def test_a_relative_path_starts_at_the_data_folder(tmp_path):
     ]
     places, problems = locate(written, tmp_path)
     assert problems == [""] * len(written)
-    assert [str(place.relative_to(tmp_path)) for place in places] == [
+    assert [os.path.relpath(place, tmp_path) for place in places] == [
         "a.png",
         "sub/b.png",
         "c.png",
@@ -273,7 +291,7 @@ def test_a_relative_path_starts_at_the_data_folder(tmp_path):
 def test_an_absolute_path_is_taken_as_it_stands(tmp_path):
     written = ["/elsewhere/a.png", str(tmp_path / "b.png"), "/x/../y.png"]
     assert locate(written, tmp_path) == (
-        [Path("/elsewhere/a.png"), tmp_path / "b.png", Path("/y.png")],
+        ["/elsewhere/a.png", str(tmp_path / "b.png"), "/y.png"],
         [""] * 3,
     )
 
@@ -286,7 +304,12 @@ def test_a_relative_path_does_not_leave_the_data_folder(tmp_path, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "problem"), [("", "no path given"), ("a\0b.png", "the path holds a zero byte")]
+    ("path", "problem"),
+    [
+        ("", "no path given"),
+        ("a\0b.png", "the path holds a zero byte"),
+        ("a\ud800.png", "the path holds what no file name can"),
+    ],
 )
 def test_what_is_no_path_is_called_so(tmp_path, path, problem):
     assert locate([path], tmp_path)[1] == [problem]
@@ -303,19 +326,19 @@ def test_a_place_is_outside_exactly_when_walking_there_leaves_the_folder(paths):
         end = []
         for part in ["top", "data", *path.split("/")]:
             end = end[:-1] if part == ".." else end if part == "." else [*end, part]
-        assert place == Path("/", *end)
+        assert place == str(Path("/", *end))
         assert bool(problem) == (end[:2] != ["top", "data"])
 
 
 def test_a_relative_data_folder_gives_absolute_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert locate(["a.png"], Path("data"))[0] == [tmp_path / "data" / "a.png"]
+    assert locate(["a.png"], Path("data"))[0] == [str(tmp_path / "data" / "a.png")]
 
 
 def test_links_are_left_as_the_user_made_them(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "data").symlink_to(tmp_path / "real")
-    assert locate(["a.png"], tmp_path / "data") == ([tmp_path / "data" / "a.png"], [""])
+    assert locate(["a.png"], tmp_path / "data") == ([str(tmp_path / "data" / "a.png")], [""])
 
 
 # Folders
@@ -333,7 +356,7 @@ def test_each_sub_folder_is_a_class_and_rows_are_sorted(tmp_path):
 def test_rows_are_sorted_whatever_order_the_disk_tells_them_in(tmp_path, monkeypatch):
     fill(tmp_path, *(f"{kind}/{number}/x.png" for kind in "ab" for number in range(9)), "a/0.png", "b/z.png")
     walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top: list(walk(top))[::-1])
+    monkeypatch.setattr(os, "walk", lambda top, **named: list(walk(top, **named))[::-1])
     paths = list(scan_folder(tmp_path).path)
     assert paths == sorted(paths)
     assert len(paths) == 20
@@ -391,7 +414,7 @@ def test_names_that_are_no_utf8_are_listed(tmp_path):
     frame = scan_folder(tmp_path)
     places, problems = locate(frame.path, tmp_path)
     assert problems == ["", ""]
-    assert all(place.is_file() for place in places)
+    assert all(Path(place).is_file() for place in places)
     assert [os.fsencode(name) for name in frame[FOLDER_TARGET]] == [b"cat", b"d\xf6g"]
 
 
@@ -403,6 +426,26 @@ def test_names_that_are_no_utf8_are_listed(tmp_path):
 def test_fewer_than_two_classes_are_refused(tmp_path, names, found):
     message = refusal(scan_folder, fill(tmp_path, *names))
     assert message.startswith(f"{tmp_path}: pictures in {found} sub-folder(s); at least two are needed")
+
+
+@pytest.mark.parametrize("place", ["", "dog", "dog/deeper"])
+def test_a_folder_that_cannot_be_listed_is_refused_not_passed_over(tmp_path, monkeypatch, place):
+    fill(tmp_path, "cat/1.png", "dog/1.png", "dog/deeper/2.png")
+    closed = os.path.normpath(tmp_path / place)
+
+    def lister(real):
+        def listed(folder):
+            if os.path.normpath(folder) == closed:
+                raise PermissionError(13, "Permission denied", str(folder))
+            return real(folder)
+
+        return listed
+
+    monkeypatch.setattr(os, "listdir", lister(os.listdir))
+    monkeypatch.setattr(os, "scandir", lister(os.scandir))
+    assert refusal(scan_folder, tmp_path).startswith(
+        f"{closed}: the folder cannot be listed (Permission denied)"
+    )
 
 
 def test_a_missing_folder_is_refused(tmp_path):

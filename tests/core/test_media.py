@@ -6,19 +6,24 @@ import threading
 import warnings
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import timm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
+from torchvision import models
 from torchvision.transforms import InterpolationMode, v2
 
 import tasks.core.media
 from tasks.core import versions
 from tasks.core.digest import digest_bytes, digest_value
-from tasks.core.media import ImageSpec, MediaError, decode, pixels
+from tasks.core.errors import RequestError
+from tasks.core.libraries import find_published
+from tasks.core.media import ImageSpec, MediaError, _seeded_box, decode, parse_view, pixels
 
 MEAN, STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 ORIENTATION = 0x0112
@@ -531,12 +536,163 @@ def test_pixels_of_an_unreadable_file_are_refused_as_decoding_does(data):
         pixels(data, SMALL)
 
 
+# The libraries' own preprocessing
+
+ODD_SIZES = [(375, 500), (500, 375), (233, 301), (301, 233), (100, 777), (257, 256), (64, 64), (31, 90)]
+
+
+def levels(normalised, spec):
+    """Undo the normalisation of (3, H, W) floats: uint8."""
+    std, mean = (np.array(each).reshape(3, 1, 1) for each in (spec.std, spec.mean))
+    undone = np.asarray(normalised, dtype=float) * std + mean
+    assert np.abs(undone - undone.round()).max() < 0.01
+    return undone.round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "alexnet", "efficientnet_b0", "inception_v3", "swin_t", "vit_l_16"]
+)
+def test_pixels_are_those_of_torchvisions_own_transforms(name):
+    transform = models.get_model_weights(name).DEFAULT.transforms()
+    spec = find_published(name, bundled=[]).preprocessing
+    for number, (height, width) in enumerate(ODD_SIZES):
+        picture = noise(height, width, 3, seed=number)
+        got = pixels(encoded(picture, "PPM"), spec)
+        assert np.array_equal(got, levels(transform(Image.fromarray(picture)), spec)), (height, width)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext_tiny",
+        "resnet50.tv_in1k",
+        "vit_tiny_patch16_224",
+        "dm_nfnet_f0.dm_in1k",
+        "nfnet_f0",
+    ],
+)
+def test_pixels_are_those_of_timms_own_transform(name):
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict())
+    transform = timm.data.create_transform(**config)
+    spec = find_published(f"timm:{name}", bundled=[]).preprocessing
+    assert (spec.fit == "squash") == (config["crop_mode"] == "squash")
+    for number, (height, width) in enumerate(ODD_SIZES):
+        picture = noise(height, width, 3, seed=number)
+        got = pixels(encoded(picture, "PPM"), spec)
+        assert np.array_equal(got, levels(transform(Image.fromarray(picture)), spec)), (height, width)
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=cases(), interpolation=st.sampled_from(["bicubic", "bilinear"]))
+def test_the_fit_down_is_torchvisions_at_every_size(case, interpolation):
+    width, height, spec = case
+    spec = replace(spec, fit="down", interpolation=interpolation)
+    picture = noise(height, width, 3)
+    resize = v2.Resize(spec.resize, interpolation=InterpolationMode(interpolation))
+    theirs = v2.CenterCrop(spec.crop)(resize(Image.fromarray(picture)))
+    assert np.array_equal(pixels(encoded(picture, "PNG"), spec), np.asarray(theirs).transpose(2, 0, 1))
+
+
+# Views
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("centre", "centre"),
+        ("hflip", "hflip"),
+        ("vflip", "vflip"),
+        ("crop:0", "crop:0"),
+        ("crop:012", "crop:12"),
+    ],
+)
+def test_a_view_is_written_in_one_way(text, view):
+    assert parse_view(text) == view == parse_view(view)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "center", "crop", "crop:", "crop:-1", "crop:1.5", "crop:K", "crop:²", "hflip:1", " centre"]
+)
+def test_an_unknown_view_is_refused(text):
+    with pytest.raises(RequestError, match="write one of centre, hflip, vflip, crop:K"):
+        parse_view(text)
+    with pytest.raises(RequestError, match="write one of"):
+        pixels(encoded(noise(20, 20, 3), "PNG"), SMALL, view=text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases())
+def test_flips_are_the_centre_mirrored(case):
+    width, height, spec = case
+    data = encoded(noise(height, width, 3), "PNG")
+    centre = pixels(data, spec)
+    for view, mirrored in (("hflip", centre[:, :, ::-1]), ("vflip", centre[:, ::-1])):
+        got = pixels(data, spec, view=view)
+        assert np.array_equal(got, mirrored)
+        assert got.flags.c_contiguous
+
+
+def test_a_seeded_crop_depends_on_the_digest_and_its_number_alone():
+    data, other = (encoded(noise(60, 90, 3, seed=seed), "PNG") for seed in (0, 1))
+    spec = ImageSpec(24, 20, MEAN, STD)
+    first = pixels(data, spec, view="crop:0", digest="a")
+    assert np.array_equal(first, pixels(data, spec, view="crop:0", digest="a"))
+    assert not np.array_equal(first, pixels(data, spec, view="crop:1", digest="a"))
+    assert not np.array_equal(first, pixels(data, spec, view="crop:0", digest="b"))
+    assert np.array_equal(
+        pixels(other, spec, view="crop:3"), pixels(other, spec, view="crop:3", digest=digest_bytes(other))
+    )
+
+
+def where(height, width, view, digest):
+    """Left, top, right, bottom of a crop, read from a picture whose colours tell their place."""
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
+    spec = replace(SMALL, resize=256, crop=256, interpolation="bilinear")
+    shown = pixels(encoded(picture, "PNG"), spec, view=view, digest=digest)
+    return shown[0].min(), shown[1].min(), shown[0].max() + 1, shown[1].max() + 1
+
+
+def test_seeded_crops_are_of_the_area_and_the_shape_that_are_promised_and_lie_everywhere():
+    height, width = 150, 180
+    boxes = np.array([where(height, width, f"crop:{k}", "some digest") for k in range(300)], dtype=float)
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    share, ratio = w * h / (height * width), w / h
+    assert share.min() > 0.24
+    assert share.max() <= 1
+    assert share.max() - share.min() > 0.6
+    assert np.all((ratio > 0.73) & (ratio < 1.37))
+    assert abs(np.log(ratio).mean()) < 0.05
+    narrow, low = boxes[w < width], boxes[h < height]
+    assert narrow[:, 0].min() == low[:, 1].min() == 0
+    assert narrow[:, 2].max() == width
+    assert low[:, 3].max() == height
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2000), (2000, 3), (2, 3)])
+def test_a_seeded_crop_of_a_strip_or_a_speck_is_had_too(height, width):
+    for number in range(5):
+        got = pixels(encoded(noise(height, width, 3), "PNG"), SMALL, view=f"crop:{number}")
+        assert got.shape == (3, 8, 8)
+
+
+def test_a_seeded_crop_is_the_same_on_every_machine():
+    """Golden: the boxes, which no library's random numbers, log or exp decide."""
+    boxes = [_seeded_box(500, 375, f"{'0' * 40} {number}") for number in range(3)]
+    assert boxes == BOXES
+
+
+BOXES = [(20, 14, 343, 338), (0, 19, 293, 250), (27, 7, 478, 362)]
+
+
 specs = st.builds(
     ImageSpec,
     st.integers(1, 9),
     st.integers(1, 9),
     st.tuples(*[st.sampled_from([0.0, 0.5, 127.0])] * 3),
     st.tuples(*[st.sampled_from([1.0, 0.5, 128.0])] * 3),
+    st.sampled_from(["bicubic", "bilinear"]),
+    st.sampled_from(["nearest", "down", "squash"]),
 )
 
 
@@ -544,6 +700,16 @@ specs = st.builds(
 @given(one=specs, other=specs)
 def test_specs_share_an_identity_only_if_they_are_equal(one, other):
     assert (digest_value(one.identity()) == digest_value(other.identity())) == (one == other)
+
+
+def test_a_spec_as_it_always_was_keeps_its_identity():
+    assert SMALL.identity() == [versions.MEDIA, 8, 8, list(MEAN), list(STD)]
+
+
+@pytest.mark.parametrize("odd", [{"interpolation": "lanczos"}, {"fit": "border"}, {"fit": "center"}])
+def test_a_spec_of_another_kind_is_refused(odd):
+    with pytest.raises(ValueError, match=f"{next(iter(odd.values()))!r} is none of"):
+        ImageSpec(8, 8, MEAN, STD, **odd)
 
 
 def test_the_version_of_this_module_enters_the_identity(monkeypatch):

@@ -15,9 +15,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
+from tasks.core.copies import NearCopy
 from tasks.core.heads import HeadFile
 from tasks.core.metrics import METRICS
-from tasks.core.report import PICTURE_SIDE, PICTURES, Confusion, Wrong, confusion, most_wrong, render
+from tasks.core.report import (
+    PAIRS,
+    PICTURE_SIDE,
+    PICTURES,
+    Confusion,
+    Twins,
+    Wrong,
+    confusion,
+    most_wrong,
+    render,
+    show_pairs,
+)
 
 CLASSES = ["cat", "dog", "emu"]
 
@@ -131,6 +143,20 @@ def test_a_picture_that_cannot_be_shown_is_left_out(content, tmp_path):
     assert item.picture == ""
 
 
+def test_pairs_are_shown_side_by_side_and_their_list_is_cut_off(tmp_path):
+    table = table_of(["cat"] * (2 * PAIRS + 2), tmp_path)
+    for row in (0, 1):
+        Image.new("RGB", (4, 4), "red").save(tmp_path / f"{row}.png")
+    digests = table.digest.tolist()
+    pairs = [NearCopy(digests[2 * n], digests[2 * n + 1], 0.9) for n in range(PAIRS + 1)]
+    shown = show_pairs(pairs, table)
+    assert len(shown) == PAIRS
+    assert (shown[0].test, shown[0].train) == (str(tmp_path / "0.png"), str(tmp_path / "1.png"))
+    assert shown[0].test_picture.startswith("data:")
+    assert shown[0].train_picture.startswith("data:")
+    assert (shown[1].test_picture, shown[1].train_picture) == ("", "")
+
+
 # The page
 
 PICTURE = "data:image/jpeg;base64,AAAA"
@@ -154,12 +180,14 @@ def page(name: str = "plain", **changes: object) -> str:
         "notes": {name: name, "silent": ""},
         "references": [{"name": name, "metric": "accuracy", "value": 0.8}],
         "features": {name: {name: "a" * 40}},
+        "near_copies": [{"split": name, "count": 2.5, "share": 0.0625, "pairs": []}],
         "versions": {"torch": name},
         **changes,
     }
     matrix = Confusion([name, "other"], np.array([[3.0, 1.0], [0.0, 2.0]]))
     wrong = [Wrong(f"/data/{name}/{name}", name, name, 0.125, PICTURE), Wrong(name, name, name, 0.25, "")]
-    return render(summary, matrix, wrong, [(name, name), ("other", name)])
+    twins = [Twins(f"/data/{name}/{name}", name, 0.97531, PICTURE, PICTURE), Twins(name, name, 0.9, "", "")]
+    return render(summary, matrix, wrong, [(name, name), ("other", name)], {name: twins})
 
 
 class Reader(HTMLParser):
@@ -235,6 +263,8 @@ def test_the_page_shows_scores_counts_and_chances():
         "75.0 %",  # the share of the first class that was called so
         "12.5 % · plain/plain",
         "80.0 %",  # the reference
+        "6.2 % of the test samples (2.5) have a near copy in the training part",
+        "0.975 · tested plain/plain · trained on plain",
     ):
         assert shown in text
 
@@ -246,15 +276,16 @@ def test_a_silent_note_is_not_shown():
 def test_long_quarantine_lists_are_cut_with_a_hint():
     matrix = Confusion(["a", "b"], np.eye(2))
     listed = [(f"file {number}", "empty file") for number in range(73)]
-    shown = Reader(render(_summary(), matrix, [], listed)).text
+    shown = Reader(render(_summary(), matrix, [], listed, {})).text
     assert sum(f"file {number}\n" in shown or f"file {number}empty" in shown for number in range(73)) == 50
     assert "23 more in quarantine.csv" in shown
 
 
 def test_nothing_wrong_and_nothing_quarantined_is_said_or_left_out():
-    shown = Reader(render(_summary(), Confusion(["a", "b"], np.eye(2)), [], [])).text
+    shown = Reader(render(_summary(), Confusion(["a", "b"], np.eye(2)), [], [], {})).text
     assert "No test sample was called wrong" in shown
     assert "Quarantine" not in shown
+    assert "Near copies" not in shown
 
 
 def test_the_sample_weights_show_only_where_they_are_the_headline():
@@ -282,6 +313,6 @@ def _summary() -> dict:
 def test_wrong_samples_are_told_by_folder_and_name():
     item = Wrong("/a/b/class one/7.png", "x", "y", 0.5, "")
     for picture in ("", PICTURE):
-        html = render(_summary(), Confusion(["a", "b"], np.eye(2)), [replace(item, picture=picture)], [])
+        html = render(_summary(), Confusion(["a", "b"], np.eye(2)), [replace(item, picture=picture)], [], {})
         assert "50.0 % · class one/7.png" in html
         assert ("<img" in html) == bool(picture)

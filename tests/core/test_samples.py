@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def put(path, data):
 
 
 def look(paths, artifacts):
-    return examine(paths, [""] * len(paths), artifacts)
+    return examine([str(path) for path in paths], [""] * len(paths), artifacts)
 
 
 # Examine
@@ -181,7 +182,7 @@ def test_a_mended_file_is_good_the_next_time(tmp_path, artifacts, settled):
 
 def test_a_path_that_was_written_wrong_is_not_touched(tmp_path, artifacts, opened):
     path = put(tmp_path / "a.png", picture())
-    told, read = examine([path, tmp_path / "b\0.png"], ["outside", "zero byte"], artifacts)
+    told, read = examine([str(path), str(tmp_path / "b\0.png")], ["outside", "zero byte"], artifacts)
     assert told == [Examined("", "outside"), Examined("", "zero byte")]
     assert (opened, read) == ([], 0)
 
@@ -200,22 +201,81 @@ def test_no_paths_are_no_work(artifacts):
 def test_progress_counts_up_to_the_files_read(tmp_path, artifacts):
     paths = [put(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]
     counted = []
-    examine([*paths, tmp_path / "none.png"], [""] * 6, artifacts, counted.append)
+    examine([*map(str, paths), str(tmp_path / "none.png")], [""] * 6, artifacts, counted.append)
     assert counted == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_goes_away_meanwhile_is_told_as_missing(tmp_path, artifacts, monkeypatch):
+@pytest.mark.parametrize("gone_after", ["the stamp", "the look"])
+def test_a_file_that_goes_away_meanwhile_is_told_as_missing(tmp_path, artifacts, monkeypatch, gone_after):
     path, not_a_file = put(tmp_path / "a.png", picture()), module._not_a_file
 
-    def look_then_lose(place):
+    def look_and_lose(place):
+        if gone_after == "the stamp":
+            path.unlink()
         problem = not_a_file(place)
-        place.unlink()
+        path.unlink(missing_ok=True)
         return problem
 
-    monkeypatch.setattr(module, "_not_a_file", look_then_lose)
+    monkeypatch.setattr(module, "_not_a_file", look_and_lose)
     [item], _ = look([path], artifacts)
     assert item.digest == ""
-    assert item.problem
+    assert "No such file" in item.problem
+
+
+def test_what_was_read_is_remembered_though_the_run_is_stopped(tmp_path, artifacts, settled, monkeypatch):
+    monkeypatch.setattr(module, "TOGETHER", 4)
+    paths = [put(tmp_path / f"{seed}.png", picture(seed)) for seed in range(10)]
+
+    def stop(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        examine([str(path) for path in paths], [""] * 10, artifacts, stop)
+    assert look(paths, artifacts)[1] == 6
+
+
+def test_who_stops_a_run_does_not_wait_for_the_files_in_line(tmp_path, artifacts, monkeypatch):
+    paths = [put(tmp_path / f"{seed}.png", picture(seed)) for seed in range(500)]
+    begun, read = [], module._read
+
+    def slowly(path):
+        begun.append(path)
+        time.sleep(0.002)
+        return read(path)
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_read", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        examine([str(path) for path in paths], [""] * 500, artifacts, stop)
+    assert len(begun) < 400
+
+
+def test_files_are_told_apart_without_opening_any(tmp_path, artifacts, settled, opened):
+    paths = [put(tmp_path / f"{seed}.png", picture(seed)) for seed in range(3)]
+    look(paths, artifacts)
+    opened.clear()
+    changed, new = put(paths[1], picture(7)), put(tmp_path / "new.png", picture(8))
+    os.mkfifo(tmp_path / "pipe.png")
+    places = [str(place) for place in (*paths, new, tmp_path / "pipe.png", tmp_path / "none.png")]
+    known, unread = module.look(places, [""] * 5 + ["written wrong"], artifacts)
+    assert opened == []
+    assert set(unread) == {str(changed), str(new)}
+    assert known == {
+        places[0]: Examined(digest_bytes(picture(0)), ""),
+        places[2]: Examined(digest_bytes(picture(2)), ""),
+        places[4]: Examined("", "neither a file nor a folder"),
+    }
+
+
+def test_a_file_beyond_all_reason_is_not_read(tmp_path, artifacts, opened):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    [item], read = look([path], artifacts)
+    assert (item, read, opened) == (Examined("", "more than 2,147,483,648 bytes"), 0, [])
 
 
 # Assemble
@@ -232,7 +292,7 @@ def told(*digests):
 
 
 def assembled(frame, examined, columns=GOOD):
-    places = [Path("/data", path) for path in frame.path]
+    places = [f"/data/{path}" for path in frame.path]
     return assemble(frame, places, examined, columns)
 
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tasks.core import selection
 from tasks.core.linear import fit_softmax
-from tasks.core.selection import FOLDS, Rows, inner_folds, train_softmax
+from tasks.core.selection import FOLDS, Rows, inner_folds, mean_log_proba, stacked, train_softmax
 
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)
 
@@ -244,3 +244,38 @@ def test_another_seed_shuffles_the_folds():
     one, same, other = (inner_folds(labels, groups, seed=seed) for seed in (0, 0, 1))
     assert all((a[1] == b[1]).all() for a, b in zip(one, same, strict=True))
     assert not all((a[1] == b[1]).all() for a, b in zip(one, other, strict=True))
+
+
+# Views
+
+
+def test_views_of_a_sample_weigh_together_what_the_sample_weighs():
+    rng = np.random.default_rng(0)
+    rows = Rows(rng.normal(size=(40, 3)), rng.integers(0, 2, 40), rng.uniform(0.5, 2, 40), np.arange(40))
+    [once] = fit_softmax(rows.features, rows.labels, rows.weights, classes=2, strengths=[0.1])
+    both = stacked([rows, rows])
+    [twice] = fit_softmax(both.features, both.labels, both.weights, classes=2, strengths=[0.1])
+    np.testing.assert_allclose(twice.weight, once.weight, rtol=1e-4, atol=1e-6)
+    assert both.weights.sum() == pytest.approx(rows.weights.sum())
+
+
+def test_views_of_a_sample_are_on_one_side_of_every_inner_fold():
+    rng = np.random.default_rng(0)
+    rows = Rows(rng.normal(size=(30, 2)), np.arange(30) % 2, np.ones(30), np.arange(30).astype(str))
+    both = stacked([rows, rows, rows])
+    folds = inner_folds(both.labels, both.groups, seed=0)
+    assert len(folds) == 5
+    for train, held_out in folds:
+        assert not set(both.groups[train]) & set(both.groups[held_out])
+
+
+def test_one_view_is_left_as_it_is():
+    rows = Rows(np.ones((2, 2)), np.arange(2), np.ones(2), np.arange(2))
+    assert stacked([rows]) is rows
+
+
+def test_views_are_averaged_as_probabilities():
+    views = [np.log([[0.9, 0.1], [0.5, 0.5]]), np.log([[0.5, 0.5], [0.1, 0.9]])]
+    np.testing.assert_allclose(np.exp(mean_log_proba(views)), [[0.7, 0.3], [0.3, 0.7]])
+    far = [np.array([[-2000.0, 0.0]]), np.array([[-1000.0, 0.0]])]
+    np.testing.assert_allclose(mean_log_proba(far), [[-1000 - np.log(2), 0.0]])

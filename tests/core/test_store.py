@@ -1,5 +1,6 @@
 """The store: what was written is read back, whole, or is told as damaged."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,15 +20,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tasks.core import store
-from tasks.core.digest import StatCache, digest_bytes
+from tasks.core.digest import Stamp, StatCache, digest_bytes
 from tasks.core.errors import HeadstartError, StoreError
 from tasks.core.store import (
     Holdings,
     as_stored,
+    blocks,
+    drop,
+    extend,
+    find_damage,
     holdings,
+    last_used,
     load,
+    mark_used,
     provenance,
     set_folder,
+    view_damage,
     view_is_current,
     write_shard,
     write_view,
@@ -118,7 +126,7 @@ def test_any_order_is_loaded_though_shards_overlap(shards, random):
 
 
 def test_a_set_that_does_not_exist_holds_nothing(folder, seen):
-    assert holdings(folder, seen) == Holdings({}, {})
+    assert holdings(folder, seen) == Holdings()
 
 
 def test_loading_a_row_that_is_not_held_names_it(folder, seen):
@@ -135,8 +143,274 @@ def test_loading_from_a_shard_that_is_gone_by_now_is_a_store_error(folder, seen)
         load(held, digests_of([1]))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([(3,), (2, 2), (40, 40), ()]),
+    st.sampled_from([("float16", None), ("float16", "float32"), ("float32", "float16"), ("float32", None)]),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(1, 20),
+    st.randoms(use_true_random=False),
+)
+def test_rows_are_loaded_at_once_or_in_blocks_as_h5py_reads_them(shape, dtypes, sizes, most, random):
+    stored, wanted = dtypes
+    rng = np.random.default_rng(random.randrange(1000))
+    with tempfile.TemporaryDirectory() as place:
+        folder, start, expected = set_folder(Path(place), IDENTITY), 0, {}
+        for size in sizes:
+            rows = rng.standard_normal((size, *shape)).astype(stored)
+            shard = write_shard(folder, digests_of(range(start, start + size)), rows, STORY)
+            with h5py.File(shard) as file:
+                expected |= dict(zip(file["digests"].asstr()[:], file["features"][:], strict=True))
+            start += size
+        asked = random.choices(list(expected), k=random.randint(1, 2 * start))
+        if random.random() < 0.5:
+            asked = list(expected)
+        reference = np.array([expected[digest] for digest in asked])
+        held = holdings(folder, cache(Path(place)))
+        back, parts = load(held, asked, wanted), list(blocks(held, asked, most))
+    assert back.dtype == (wanted or stored)
+    np.testing.assert_array_equal(back, reference.astype(wanted or stored))
+    assert [len(part) for part in parts[:-1]] == [most] * (len(parts) - 1)
+    assert np.concatenate(parts).tobytes() == reference.tobytes()
+
+
+def test_every_float16_becomes_the_float32_of_the_same_value(folder, seen):
+    rows = np.arange(2**16, dtype="uint16").view("float16")
+    rows = rows[np.isfinite(rows)].reshape(2, -1)
+    write_shard(folder, digests_of([1, 2]), rows, STORY)
+    back = load(holdings(folder, seen), digests_of([1, 2]), "float32")
+    assert back.tobytes() == rows.astype("float32").tobytes()  # the subnormal ones and the signs of zero, too
+
+
+@pytest.mark.parametrize("gap", [0, 1 << 14, 1 << 30])
+@pytest.mark.parametrize("share", [7, 50, 1 << 20])
+def test_rows_are_the_same_however_they_are_read(gap, share, folder, seen, monkeypatch):
+    """One by one or in one piece, by one thread or by several."""
+    monkeypatch.setattr(store, "GAP", gap)
+    monkeypatch.setattr(store, "BLOCK", 100)
+    monkeypatch.setattr(store, "SHARE", share)
+    write(folder, range(20)), write(folder, range(20, 50))
+    for asked in ([0, 49], [3, 3, 4], [*range(50)], [*range(49, -1, -1)], [7], [10, 12, 11]):
+        back = load(holdings(folder, seen), digests_of(asked))
+        np.testing.assert_array_equal(back, rows_of(asked))
+
+
+def test_loading_nothing_gives_no_rows_of_the_right_shape(folder, seen):
+    write(folder, [1], shape=(2, 5))
+    assert load(holdings(folder, seen), []).shape == (0, 2, 5)
+    assert list(blocks(holdings(folder, seen), [], 10)) == []
+
+
+def test_blocks_tell_of_a_missing_row_before_the_first_block(folder, seen):
+    write(folder, [1, 2])
+    with pytest.raises(StoreError, match="1 of 3 rows are not stored"):
+        next(blocks(holdings(folder, seen), digests_of([1, 2, 3]), 1))
+
+
+def test_rows_are_read_without_hdf5_once_their_shards_were_checked(folder, seen, checked, monkeypatch):
+    write(folder, [1, 2]), write(folder, [3])
+    holdings(folder, seen)
+    monkeypatch.setattr(h5py, "File", None)
+    back = load(holdings(folder, seen), digests_of([3, 1]))
+    np.testing.assert_array_equal(back, rows_of([3, 1]))
+
+
+def test_a_shard_written_again_in_another_order_is_read_from_where_its_rows_now_lie(folder, seen):
+    shard = write(folder, [1, 2, 3])
+    held = holdings(folder, seen)
+    with h5py.File(other := shard.with_name("other"), "w", userblock_size=512) as file:
+        file["digests"] = np.array(digests_of([1, 2, 3]), "S40")
+        file["features"] = rows_of([1, 2, 3])
+        file.attrs["set"], file.attrs["provenance"] = folder.name, "{}"
+    seal(other)
+    other.replace(shard)
+    assert holdings(folder, seen).shards[0].layout.features != held.shards[0].layout.features
+    np.testing.assert_array_equal(load(held, digests_of([3, 1])), rows_of([3, 1]))
+
+
+def test_a_shard_damaged_after_it_was_checked_is_a_store_error(folder, seen):
+    shard = write(folder, [1, 2])
+    held = holdings(folder, seen)
+    edit_a_row(shard)
+    with pytest.raises(StoreError, match="checksum"):
+        load(held, digests_of([1]))
+
+
 def test_provenance_comes_back(folder):
     assert provenance(write(folder, [1])) == STORY
+
+
+# While others write
+
+
+def numbers_in(held: Holdings) -> set[int]:
+    return {number for number in range(100) if digests_of([number])[0] in held.rows}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=6, unique=True), min_size=1, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+)
+def test_what_is_held_grows_shard_by_shard_and_earlier_answers_stay_as_they_were(shards, looked_into):
+    with tempfile.TemporaryDirectory() as place:
+        folder, seen = set_folder(Path(place), IDENTITY), cache(Path(place))
+        held = Holdings()
+        answers = [(held, set())]
+        for numbers, look in zip(shards, looked_into, strict=False):
+            if look:
+                assert numbers_in(held) == answers[-1][1]  # so that there is an index to hand on
+            write(folder, numbers)
+            held = extend(held, folder, seen)
+            answers.append((held, answers[-1][1] | set(numbers)))
+            again = extend(held, folder, seen)
+            assert again is held
+        for answer, numbers in answers:
+            assert numbers_in(answer) == numbers
+            assert sorted(answer.rows) == sorted(digests_of(sorted(numbers)))
+            assert len(answer.rows) == len(numbers)
+            asked = sorted(numbers)
+            if asked:
+                np.testing.assert_array_equal(load(answer, digests_of(asked)), rows_of(asked))
+                for digest, (shard, row) in answer.rows.items():
+                    with h5py.File(shard) as file:
+                        assert file["digests"].asstr()[row] == digest
+        assert dict(held.rows).keys() == dict(holdings(folder, seen).rows).keys()
+
+
+def test_rows_written_later_are_not_loaded_by_who_looked_before(folder, seen):
+    write(folder, [1, 2])
+    held = holdings(folder, seen)
+    assert numbers_in(held) == {1, 2}
+    write(folder, [3, 4])
+    assert numbers_in(extend(held, folder, seen)) == {1, 2, 3, 4}
+    with pytest.raises(StoreError, match="2 of 3 rows are not stored"):
+        load(held, digests_of([1, 3, 4]))
+    with pytest.raises(KeyError):
+        held.rows[digests_of([3])[0]]
+
+
+def test_two_that_go_on_from_the_same_answer_do_not_disturb_each_other(tmp_path, seen):
+    one, other = tmp_path / "1" / "set", tmp_path / "2" / "set"
+    for folder in (one, other):
+        write(folder, [1, 2])
+    held = holdings(one, seen)
+    assert numbers_in(held) == {1, 2}
+    write(one, [3, 4]), write(other, [4, 5, 6])
+    more = [shard for shard in holdings(other, seen).shards if len(shard) == 3]
+    left, right = extend(held, one, seen), held.with_more(more, {})
+    assert (numbers_in(left), numbers_in(right)) == ({1, 2, 3, 4}, {1, 2, 4, 5, 6})
+    np.testing.assert_array_equal(load(left, digests_of([4, 1])), rows_of([4, 1]))
+    np.testing.assert_array_equal(load(right, digests_of([6, 4, 1])), rows_of([6, 4, 1]))
+
+
+def test_only_new_shards_are_read_when_a_set_is_looked_at_again(folder, seen, checked):
+    write(folder, [1, 2])
+    held = holdings(folder, seen)
+    new = write(folder, [3])
+    checked.clear()
+    held = extend(held, folder, seen)
+    assert (checked, numbers_in(held)) == ([new], {1, 2, 3})
+
+
+def test_a_shard_that_was_dropped_is_no_longer_held(folder, seen):
+    write(folder, [1, 2])
+    held = holdings(folder, seen)
+    drop(folder, [shard.path for shard in held.shards])
+    write(folder, [2, 3])
+    assert numbers_in(extend(held, folder, seen)) == {2, 3}
+
+
+def test_damage_that_was_mended_is_forgotten_when_a_set_is_looked_at_again(folder, seen):
+    shard = write(folder, [1, 2])
+    empty(shard)
+    held = holdings(folder, seen)
+    assert list(held.damaged) == [shard]
+    assert write(folder, [1, 2]) == shard
+    assert (extend(held, folder, seen).damaged, numbers_in(extend(held, folder, seen))) == ({}, {1, 2})
+
+
+class Vanishing(StatCache):
+    """A cache beside which another process drops a shard between two steps of ours."""
+
+    lost: Path
+    after: bool
+
+    def recall(self, paths):
+        if not self.after:
+            self.lost.unlink(missing_ok=True)
+        answer = super().recall(paths)
+        self.lost.unlink(missing_ok=True)
+        return answer
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_shard_that_vanishes_while_we_look_is_neither_held_nor_damaged(
+    remembered, after, folder, seen, checked
+):
+    vanishing = Vanishing(seen.path, seen.kind)
+    vanishing.lost, vanishing.after = write(folder, [1]), after
+    write(folder, [2])
+    if remembered:
+        holdings(folder, seen)
+    held = holdings(folder, vanishing)
+    assert (numbers_in(held), held.damaged) == ({2}, {})
+
+
+def test_a_shard_that_vanishes_while_it_is_checked_is_neither_held_nor_damaged(folder, seen, monkeypatch):
+    lost = write(folder, [1])
+    inspect = store._inspect
+    monkeypatch.setattr(store, "_inspect", lambda path, *names: path.unlink() or inspect(path, *names))
+    assert holdings(folder, seen) == Holdings()
+    assert not lost.exists()
+
+
+def test_a_shard_that_cannot_be_read_for_want_of_handles_is_not_taken_for_damaged(folder, seen, monkeypatch):
+    write(folder, [1])
+
+    def refuse(self, *how, **of):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StoreError, match="Too many open files"):
+        holdings(folder, seen)
+
+
+WRITES_ONE = """
+import sys
+from pathlib import Path
+import numpy as np
+from tasks.core.store import write_shard
+
+print("there", flush=True)
+sys.stdin.readline()
+for turn in range(30):
+    rows = np.arange(3000, dtype="float32").reshape(100, 30)
+    write_shard(Path(sys.argv[1]), [f"{row:040}" for row in range(100)], rows, {"by": sys.argv[2] * turn})
+"""
+
+
+def test_two_processes_that_write_the_same_shard_leave_it_whole_at_every_moment(folder, seen):
+    writers = [start(WRITES_ONE, str(folder), name) for name in ("a", "bb")]
+    names = [f"{row:040}" for row in range(100)]
+    for writer in writers:
+        writer.stdout.readline()
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    looks = 0
+    while any(writer.poll() is None for writer in writers):
+        held = holdings(folder, seen)
+        assert held.damaged == {}
+        if held.shards:
+            np.testing.assert_array_equal(load(held, names)[:, 0], np.arange(100) * 30)
+            looks += 1
+    assert looks > 0
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(left_in(folder)) == 1
+    for writer in writers:
+        writer.stdin.close(), writer.stdout.close()
 
 
 # Names
@@ -176,7 +450,10 @@ def fail_when_creating_the_second_dataset(monkeypatch):
 
 
 def fail_when_reading_back(monkeypatch):
-    monkeypatch.setattr(store, "_problem", lambda *args: "its checksum does not match")
+    def refuse(*args):
+        raise store._DamageError("its checksum does not match")
+
+    monkeypatch.setattr(store, "_inspect", refuse)
 
 
 def fail_when_flushing(monkeypatch):
@@ -213,7 +490,6 @@ def test_a_rewrite_that_fails_leaves_the_old_shard(fail: Callable, folder, seen,
 KILLED_AT = """
 import os, sys, time
 from pathlib import Path
-import h5py
 import numpy as np
 import tasks.core.store as store
 
@@ -221,12 +497,8 @@ def hang(*args, **kwargs):
     print("there", flush=True)
     time.sleep(60)
 
-place, name = {"create": (h5py.Group, "create_dataset"), "check": (store, "_problem"), "flush": (os, "fsync")}[
-    sys.argv[2]
-]
-original = getattr(place, name)
-setattr(place, name, hang if name != "create_dataset" else
-        lambda self, what, **of: hang() if what == "digests" else original(self, what, **of))
+place, name = {"write": (store, "_write_sealed"), "check": (store, "_inspect"), "flush": (os, "fsync")}[sys.argv[2]]
+setattr(place, name, hang)
 store.write_shard(Path(sys.argv[1]), ["0" * 40, "1" * 40], np.ones((2, 3), "float16"), {})
 """
 
@@ -244,10 +516,12 @@ for number in range(10**6):
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
-@pytest.mark.parametrize("moment", ["create", "check", "flush"])
+@pytest.mark.parametrize("moment", ["write", "check", "flush"])
 def test_a_writer_killed_before_the_rename_leaves_no_shard(moment, folder, seen):
     with start(KILLED_AT, str(folder), moment) as writer:
         assert writer.stdout.readline() == "there\n"
@@ -255,7 +529,7 @@ def test_a_writer_killed_before_the_rename_leaves_no_shard(moment, folder, seen)
     assert writer.returncode == -signal.SIGKILL
     assert list((folder / "shards").iterdir()), "it was killed in the middle of its work"
     assert list((folder / "shards").glob("*.h5")) == []
-    assert holdings(folder, seen) == Holdings({}, {})
+    assert holdings(folder, seen) == Holdings()
     write_shard(folder, ["0" * 40, "1" * 40], np.ones((2, 3), "float16"), {})
     assert len(holdings(folder, seen).rows) == 2
 
@@ -270,6 +544,13 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_only(folder, seen):
 
 
 # Damage
+
+
+def seal(path: Path) -> None:
+    """Make the checksum right again, which a bare BLAKE2b of what follows the first 512 bytes is."""
+    rest = path.read_bytes()[512:]
+    checksum = hashlib.blake2b(rest, digest_size=20).hexdigest()
+    path.write_bytes(f"headstart shard {checksum}\n".encode().ljust(512, b"\0") + rest)
 
 
 def edit_provenance(path: Path) -> None:
@@ -370,6 +651,46 @@ def test_damage_is_told_and_the_other_shards_still_serve(damage: Callable, folde
     np.testing.assert_array_equal(load(held, digests_of([5, 4])), rows_of([5, 4]))
 
 
+@pytest.fixture
+def unstamped(monkeypatch):
+    """The file system's stamps tell nothing, as when bits rot: every stamp is the same."""
+    monkeypatch.setattr("tasks.core.digest.RACY_NS", -(10**18))
+    monkeypatch.setattr("tasks.core.digest.Stamp.of", lambda path: Stamp(path.stat().st_ino * 0, 0, 0, 0))
+    monkeypatch.setattr(store, "_stamp", lambda file: (0, 0, 0))
+
+
+def exchange(one: Path, other: Path) -> None:
+    aside = one.rename(one.with_name("aside"))
+    other.rename(one)
+    aside.rename(other)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_without_a_trace_is_found_by_reading_everything(damage: Callable, folder, seen, unstamped):
+    hurt, _ = write(folder, [1, 2, 3]), write(folder, [4, 5])
+    assert find_damage(folder) == {}
+    holdings(folder, seen)
+    size = hurt.stat().st_size
+    damage(hurt)
+    if hurt.stat().st_size == size:
+        assert holdings(folder, seen).damaged == {}, "the stamps should have told nothing"
+    assert list(find_damage(folder)) == [hurt]
+    seen.forget([hurt])
+    assert list(holdings(folder, seen).damaged) == [hurt]
+
+
+def test_shards_that_have_exchanged_their_names_are_both_damaged(folder, seen, unstamped):
+    shards = [write(folder, [1, 2]), write(folder, [3, 4])]
+    other = write(set_folder(folder.parent, {"another": "set"}), [1, 2])
+    holdings(folder, seen)
+    exchange(*shards)
+    assert sorted(find_damage(folder)) == sorted(shards)
+    exchange(*shards)
+    exchange(shards[0], other)
+    assert list(find_damage(folder)) == [shards[0]]
+    assert "another set" in find_damage(folder)[shards[0]]
+
+
 @pytest.mark.parametrize(
     "damage",
     [edit_set, edit_a_digest, turn_the_digests_round, drop_the_digests, swap_for_another_of_this_set],
@@ -378,7 +699,7 @@ def test_a_checksum_alone_makes_no_shard(damage: Callable, folder, seen):
     """What the set and the name promise must be inside, even where every byte is as it was written."""
     shard = write(folder, [1, 2, 3])
     damage(shard)
-    store._seal(shard)
+    seal(shard)
     assert shard in holdings(folder, seen).damaged
 
 
@@ -491,9 +812,9 @@ def test_no_flipped_bit_anywhere_passes(folder):
 def checked(monkeypatch) -> list[Path]:
     """Which shards are read, with fresh files remembered at once."""
     read: list[Path] = []
-    problem = store._problem
+    inspect = store._inspect
     monkeypatch.setattr("tasks.core.digest.RACY_NS", -(10**18))
-    monkeypatch.setattr(store, "_problem", lambda path, *names: read.append(path) or problem(path, *names))
+    monkeypatch.setattr(store, "_inspect", lambda path, *names: read.append(path) or inspect(path, *names))
     return read
 
 
@@ -613,6 +934,172 @@ def test_a_view_is_not_current_when_the_rows_moved_to_other_shards(folder, seen)
         write_view(folder, held)
     expected = {d: row.tobytes() for d, row in zip(digests_of([1, 2, 3]), rows_of([1, 2, 3]), strict=True)}
     assert view_rows(folder) == expected
+
+
+def test_the_view_shows_each_sample_once_and_digests_in_ascending_shards(folder, seen):
+    for numbers in ([1, 2, 3, 4], [4, 5, 2], [6, 1], [3]):
+        write(folder, numbers)
+    write_view(folder, holdings(folder, seen))
+    with h5py.File(folder / "features.h5") as file:
+        assert sorted(file["digests"].asstr()[:]) == sorted(digests_of(range(1, 7)))
+        assert file["features"].shape == (6, 3)
+    numbers = range(1, 7)
+    assert view_rows(folder) == {
+        d: row.tobytes() for d, row in zip(digests_of(numbers), rows_of(numbers), strict=True)
+    }
+
+
+def test_a_row_whose_shard_is_gone_is_shown_as_no_number(folder, seen):
+    lost, _ = write(folder, [1, 2]), write(folder, [3])
+    write_view(folder, holdings(folder, seen))
+    lost.unlink()
+    with h5py.File(folder / "features.h5") as file:
+        shown = dict(zip(file["digests"].asstr()[:], file["features"][:], strict=True))
+    for number in (1, 2):
+        assert np.isnan(shown[digests_of([number])[0]]).all()
+    np.testing.assert_array_equal(shown[digests_of([3])[0]], rows_of([3])[0])
+    assert "gone" in view_damage(folder)
+
+
+def test_dropping_a_shard_takes_the_view_away_first(folder, seen, monkeypatch):
+    shards = [write(folder, [1, 2]), write(folder, [3])]
+    view = write_view(folder, holdings(folder, seen))
+    gone = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: gone.append(path) or unlink(path, **how))
+    drop(folder, [])
+    assert gone == []
+    drop(folder, shards[:1])
+    assert gone == [view, shards[0]]
+    assert (view_damage(folder), find_damage(folder)) == ("", {})
+    assert list(holdings(folder, seen).rows) == digests_of([3])
+
+
+def test_a_view_that_lacks_the_newest_shard_is_not_damaged(folder, seen):
+    write(folder, [1, 2])
+    view = write_view(folder, holdings(folder, seen))
+    write(folder, [3])
+    assert view_damage(folder) == ""
+    with view.open("r+b") as file:
+        file.seek(-3, 2)
+        file.write(b"\xff")
+    assert "checksum" in view_damage(folder)
+
+
+def test_another_sets_view_is_damage(folder, seen):
+    other = set_folder(folder.parent, {"another": "set"})
+    write(folder, [1]), write(other, [1])
+    shutil.copy(write_view(other, holdings(other, seen)), folder / "features.h5")
+    assert view_damage(folder)
+    assert not view_is_current(folder, holdings(folder, seen))
+
+
+def test_the_last_use_of_a_set_is_noted(folder, seen):
+    assert last_used(folder) == 0
+    mark_used(folder)  # nothing there yet
+    write(folder, [1])
+    os.utime(folder, (1000, 1000))
+    holdings(folder, seen), load(holdings(folder, seen), digests_of([1]))
+    assert last_used(folder) == 1000
+    mark_used(folder)
+    assert time.time() - 60 < last_used(folder) <= time.time() + 1
+
+
+# A full disk
+
+FULL_AT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from tasks.core.digest import StatCache
+from tasks.core.errors import StoreError
+from tasks.core.store import holdings, write_shard, write_view
+
+folder, seen = Path(sys.argv[1]), StatCache(Path(sys.argv[1]).parent / "seen.sqlite", "shard")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    if sys.argv[3] == "shard":
+        write_shard(folder, [f"{row:040}" for row in range(200)], np.ones((200, 100), "float16"), {})
+    else:
+        write_view(folder, holdings(folder, seen))
+except StoreError as error:
+    print(error)
+"""
+
+
+def told_when_full(folder: Path, limit: int, what: str) -> str:
+    command = [sys.executable, "-c", FULL_AT, str(folder), str(limit), what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("limit", [0, 100, 512, 3000, 40_000])
+def test_a_shard_for_which_there_is_no_space_is_one_line_and_leaves_no_trace(limit, folder, seen):
+    old = write(folder, [1, 2])
+    [line] = told_when_full(folder, limit, "shard").splitlines()
+    assert str(folder / "shards") in line
+    assert "File too large" in line
+    assert "--artifacts" in line
+    assert left_in(folder) == [old.name]
+    np.testing.assert_array_equal(load(holdings(folder, seen), digests_of([2, 1])), rows_of([2, 1]))
+
+
+def test_a_shard_that_just_fits_is_written(folder, seen):
+    assert told_when_full(folder, 60_000, "shard") == ""
+    assert len(holdings(folder, seen).rows) == 200
+
+
+@pytest.mark.parametrize("limit", [0, 600, 2000])
+def test_a_view_for_which_there_is_no_space_is_one_line_and_the_old_one_stays(limit, folder, seen):
+    write(folder, [1, 2])
+    before = write_view(folder, holdings(folder, seen)).read_bytes()
+    write(folder, range(3, 30))
+    [line] = told_when_full(folder, limit, "view").splitlines()
+    assert "features.h5" in line
+    assert (folder / "features.h5").read_bytes() == before
+    assert view_damage(folder) == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and os.geteuid() == 0
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if not mounted or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_set_on_a_full_disk_stays_whole_and_goes_on_when_there_is_space(small_disk):
+    folder, seen = set_folder(small_disk, IDENTITY), cache(small_disk)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
+    stored = []
+    with pytest.raises(StoreError, match="No space left") as told:
+        for number in range(0, 1000, 50):
+            write(folder, range(number, number + 50), shape=(200,))
+            stored += range(number, number + 50)
+    assert "\n" not in str(told.value)
+    held = holdings(folder, seen)  # though nothing can be remembered
+    assert numbers_in(held) == {number for number in stored if number < 100}
+    assert held.damaged == {}
+    assert all(name.endswith(".h5") for name in left_in(folder))
+    try:
+        write_view(folder, held)
+    except StoreError as full:
+        assert "No space left" in str(full)
+    assert view_damage(folder) == ""
+    ballast.unlink()
+    number = len(stored)
+    write(folder, range(number, number + 50), shape=(200,))
+    held = holdings(folder, seen)
+    write_view(folder, held)
+    assert view_is_current(folder, held)
+    assert len(view_rows(folder)) == number + 50
 
 
 # The stored type

@@ -60,9 +60,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     load_network = tasks.core.networks.load_network
     train_softmax = tasks.core.selection.train_softmax
 
-    def forward(prefix: Any, samples: Any, *rest: Any) -> Any:
-        forwarded.extend(digest for digest, _ in samples)
-        return run_prefix(prefix, samples, *rest)
+    def forward(engine: Any, samples: Any, *rest: Any) -> Any:
+        for batch in run_prefix(engine, samples, *rest):
+            forwarded.extend([*batch.digests, *batch.failed])
+            yield batch
 
     def load(backbone: Any) -> Any:
         counts["networks"] += 1

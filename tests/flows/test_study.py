@@ -132,7 +132,11 @@ def test_last_becomes_the_backbones_own_name_and_strengths_are_sorted_once(full)
 
 
 def test_each_tap_of_a_backbone_is_wanted_once(full):
-    taps = load_study(full, ['experiments.0.taps=["bn2:max", "last:mean", "bn2"]']).taps("small")
+    taps = (
+        load_study(full, ['experiments.0.taps=["bn2:max", "last:mean", "bn2"]'])
+        .recipe("small")
+        .views["centre"]
+    )
     assert taps == (Tap("blocks.4", "mean+std"), Tap("bn2", "max"), Tap("bn2", "mean"))
 
 
@@ -170,7 +174,7 @@ def test_every_shipped_study_loads_and_says_how_it_is_run(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# headstart run flows/studies/{path.name}")
     assert study.trials()
-    assert all(study.taps(name) for name in study.used_backbones())
+    assert all(study.recipe(name).views["centre"] for name in study.used_backbones())
 
 
 def test_there_are_shipped_studies():
@@ -344,7 +348,7 @@ def test_an_experiment_must_choose_between_two_backbones(full):
     study = load_study(full, chosen)
     assert [each.backbone for each in study.trials()] == ["big", "small"]
     assert study.used_backbones() == ["small", "big"]
-    assert study.taps("big") == (Tap("bn2", "mean"),)
+    assert study.recipe("big").views == {"centre": (Tap("bn2", "mean"),)}
 
 
 def test_a_crop_larger_than_the_picture_is_refused(full):

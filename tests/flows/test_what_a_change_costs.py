@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tasks.core.cuts
+import tasks.core.engine
 from flows.study import Study
 
 SMALL = {"network": "lite0", "resize": 48, "crop": 48}
@@ -232,3 +234,115 @@ def test_features_h5_is_read_by_h5py_alone(run, pictures, tmp_path):
         assert file["features"].shape == (24, 24)  # (samples, channels of blocks.1)
         assert file["features"].dtype == np.float16
         assert np.isfinite(file["features"][:]).all()
+
+
+# Views and kept activations
+
+
+def with_views(*views: str) -> dict[str, Any]:
+    return {"experiments": [{"name": "early", "taps": ["blocks.1:mean"], "strengths": [1.0], "views": views}]}
+
+
+def test_an_added_view_costs_one_pass_of_that_view(run, pictures):
+    run(study_of(pictures, **with_views("centre")))
+    second = run(study_of(pictures, **with_views("centre", "hflip")))
+    assert (len(second.forwarded), second.trained) == (24, 2)
+    third = run(study_of(pictures, **with_views("hflip", "crop:0", "centre")))
+    assert (len(third.forwarded), third.trained) == (24, 2)
+    assert run(study_of(pictures, **with_views("centre", "hflip"))).forwarded == []
+
+
+def test_each_view_is_of_its_own_pixels(run, pictures):
+    folder = run(study_of(pictures, **with_views("centre", "hflip", "vflip", "crop:0", "crop:1"))).folder
+    sets = [sorted_rows(path.parent) for path in (folder.parent.parent / "features").glob("*/features.h5")]
+    assert len({rows.tobytes() for rows in sets}) == 5
+
+
+def sorted_rows(folder: Path) -> np.ndarray:
+    with h5py.File(folder / "features.h5") as file:
+        rows: np.ndarray = file["features"][:][np.argsort(file["digests"][:])]
+        return rows
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[tuple[str | None, int]]:
+    """Where each pass starts, and how many samples it takes."""
+    passes: list[tuple[str | None, int]] = []
+    run_activations, prefix = tasks.core.engine.run_activations, tasks.core.cuts.Prefix
+
+    def activations(body: Any, read: Any, digests: Any) -> Any:
+        for batch in run_activations(body, read, digests):
+            passes.append((starts[-1], len(batch.digests)))
+            yield batch
+
+    starts: list[str | None] = []
+
+    def build(network: Any, taps: Any, start: str | None = None) -> Any:
+        starts.append(start)
+        return prefix(network, taps, start)
+
+    monkeypatch.setattr(tasks.core.engine, "run_activations", activations)
+    monkeypatch.setattr(tasks.core.cuts, "Prefix", build)
+    return passes
+
+
+def on_taps(*taps: str) -> dict[str, Any]:
+    return {
+        "backbones": {"small": {**SMALL, "dtype": "float32"}},
+        "experiments": [
+            {"name": f"{number}", "taps": [tap], "strengths": [1.0]} for number, tap in enumerate(taps)
+        ],
+    }
+
+
+def test_a_tap_behind_a_stored_cut_starts_from_the_deepest_stored_activations(
+    run, pictures, started, tmp_path
+):
+    kept = ("blocks.0:none", "blocks.2:none")
+    run(study_of(pictures, **on_taps(*kept)))
+    assert started == []
+    second = run(study_of(pictures, **on_taps(*kept, "blocks.3:mean", "blocks.2:max", "blocks.1:mean")))
+    assert second.forwarded == []
+    assert [sum(n for start, n in started if start == cut) for cut in ("blocks.0", "blocks.2")] == [24, 24]
+    assert second.summary["samples"]["extracted"] == 24
+    by_tap = second.summary["features"]["small"]
+    shutil.rmtree(tmp_path / "artifacts" / "features" / by_tap["blocks.0:none"])
+    shutil.rmtree(tmp_path / "artifacts" / "features" / by_tap["blocks.2:none"])
+    later = ("blocks.1:mean", "blocks.2:max", "blocks.3:mean")
+    ours = {tap: sorted_rows(tmp_path / "artifacts" / "features" / by_tap[tap]) for tap in later}
+    for tap in later:
+        shutil.rmtree(tmp_path / "artifacts" / "features" / by_tap[tap])
+    assert len(run(study_of(pictures, **on_taps(*later))).forwarded) == 24
+    for tap in later:
+        straight = sorted_rows(tmp_path / "artifacts" / "features" / by_tap[tap])
+        np.testing.assert_allclose(ours[tap], straight, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_without_stored_activations_start_from_their_pixels(run, pictures, painter, started):
+    run(study_of(pictures, **on_taps("blocks.0:none")))
+    for number in range(3):
+        painter(pictures / "lying" / f"new-{number}.png", 500 + number, 1.5)
+    second = run(study_of(pictures, **on_taps("blocks.1:mean")))
+    assert len(second.forwarded) == 3
+    assert sum(n for _, n in started) == 24
+
+
+def test_a_shallow_tap_added_does_not_run_the_deep_layers(run, pictures, monkeypatch):
+    run(study_of(pictures, **on_taps("blocks.4:mean")))
+    built: list[list[str]] = []
+    prefix = tasks.core.cuts.Prefix
+
+    def build(network: Any, taps: Any, start: str | None = None) -> Any:
+        built.append([str(tap) for tap in taps])
+        return prefix(network, taps, start)
+
+    monkeypatch.setattr(tasks.core.cuts, "Prefix", build)
+    run(study_of(pictures, **on_taps("blocks.4:mean", "blocks.1:mean")))
+    assert built == [["blocks.1:mean"]]
+
+
+def test_a_pinned_engine_has_rows_of_its_own(run, pictures):
+    run(study_of(pictures))
+    pinned = study_of(pictures, backbones={"small": {**SMALL, "engine": "eager"}})
+    assert len(run(pinned).forwarded) == 24
+    assert run(pinned).forwarded == []

@@ -1,0 +1,379 @@
+"""Tidying removes what it says, nothing that lives, and nothing that a run could not make again."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core.artifacts import Artifacts
+from tasks.core.digest import Stamp, digest_bytes
+from tasks.core.errors import RequestError
+from tasks.core.files import write_text
+from tasks.core.heads import HeadFile, save_head
+from tasks.core.housekeeping import (
+    Kind,
+    find_all_damage,
+    list_sets,
+    parse_age,
+    parse_size,
+    plan_removals,
+    remove,
+    size_of,
+)
+from tasks.core.store import holdings, load, write_shard, write_view
+
+DAY = 86_400
+STORY = {
+    "backbone": "tiny",
+    "tap": "last:mean",
+    "view": "centre",
+    "engine": "eager",
+    "versions": {"torch": "1"},
+}
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from tasks.core.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+WRITES_UNTIL_TOLD = """
+import sys
+from pathlib import Path
+from tasks.core.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_bytes(bytes(1000))
+    print("there", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Artifacts:
+    (tmp_path / "artifacts" / "features").mkdir(parents=True)
+    (tmp_path / "artifacts" / "features" / ".claims").touch()
+    return Artifacts(tmp_path / "artifacts")
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are remembered however lately they changed."""
+    monkeypatch.setattr("tasks.core.digest.RACY_NS", -(10**18))
+
+
+def digests_of(numbers: range) -> list[str]:
+    return [digest_bytes(str(number).encode()) for number in numbers]
+
+
+def fill(here: Artifacts, name: str, numbers: range = range(6), age: float = 0, **story: object) -> Path:
+    """Write a set of two shards and its view, used `age` seconds ago."""
+    folder = here.features / (name * 40)
+    half = numbers.start + len(numbers) // 2
+    for part in (range(numbers.start, half), range(half, numbers.stop)):
+        rows = np.array([[number, number / 2] for number in part], "float16")
+        write_shard(folder, digests_of(part), rows, {**STORY, **story})
+    write_view(folder, holdings(folder, here.seen("shard")))
+    used = time.time() - age
+    os.utime(folder, (used, used))
+    return folder
+
+
+def fill_head(here: Artifacts, name: str) -> Path:
+    path = here.heads / f"{name}.safetensors"
+    weight = np.ones((2, 3), "float32")
+    save_head(
+        path, HeadFile(weight, weight[:, 0], weight[:1, :2], digests_of(range(1)), {"classes": ["a", "b"]})
+    )
+    return path
+
+
+def shards_of(folder: Path) -> list[Path]:
+    return sorted((folder / "shards").glob("*.h5"))
+
+
+def flip(path: Path, place: int = -1) -> None:
+    """Turn one bit round without a trace in size or time of change."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def everything(here: Artifacts) -> dict[str, bytes]:
+    files = (path for path in here.root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(here.root)): path.read_bytes() for path in files if path.name != "seen.sqlite"
+    }
+
+
+def tidy(here: Artifacts, **options: float) -> list[Path]:
+    """Remove what is planned; return what is gone."""
+    return [each.path for each in plan_removals(here, time.time(), **options) if remove(here, each)]
+
+
+# Ages and sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1h", 3600), ("30d", 30 * DAY), ("2w", 14 * DAY), ("0.5 D", DAY / 2), (" 0d ", 0)]
+)
+def test_ages_are_read(text, seconds):
+    assert parse_age(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10GB", 10**10), ("1.5 kb", 1500), ("0B", 0), ("2TB", 2 * 10**12), ("7mb", 7 * 10**6)]
+)
+def test_sizes_are_read(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30 days", "1e3d", "3m", "nan d", "10GB"])
+def test_what_is_no_age_is_refused_on_one_line(text):
+    with pytest.raises(RequestError, match="30d") as refused:
+        parse_age(text)
+    assert "\n" not in str(refused.value)
+
+
+@given(st.text(max_size=6))
+def test_any_text_is_a_size_or_is_refused(text):
+    try:
+        assert parse_size(text) >= 0
+    except RequestError as refused:
+        assert "10GB" in str(refused)
+
+
+# Listing
+
+
+def test_sets_are_listed_with_their_story_the_most_lately_used_first(here):
+    old = fill(here, "a", age=2 * DAY, engine="openvino", backbone="resnet50", view="hflip")
+    new = fill(here, "b", range(10), age=DAY)
+    write_shard(new, digests_of(range(9, 12)), np.ones((3, 2), "float16"), {**STORY, "engine": "compiled"})
+    first, second = list_sets(here)
+    assert (first.folder, second.folder) == (new, old)
+    assert (first.samples, second.samples) == (12, 6)
+    assert (first.engines, second.engines) == (("compiled", "eager"), ("openvino",))
+    assert (second.backbone, second.tap, second.view, second.dtype) == (
+        "resnet50",
+        "last:mean",
+        "hflip",
+        "float16",
+    )
+    assert first.bytes == sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+    assert abs(second.used - (time.time() - 2 * DAY)) < 60
+
+
+def test_a_set_whose_story_is_short_and_an_empty_one_are_listed_too(here):
+    folder = here.features / ("a" * 40)
+    write_shard(folder, digests_of(range(2)), np.ones((2, 2), "float32"), {})
+    (here.features / ("b" * 40)).mkdir()
+    listed = {each.folder.name[0]: each for each in list_sets(here)}
+    assert (listed["a"].backbone, listed["a"].engines, listed["a"].dtype) == ("?", ("?",), "float32")
+    assert (listed["b"].samples, listed["b"].bytes) == (0, 0)
+
+
+def test_where_nothing_was_ever_stored_nothing_is_listed_damaged_or_removed(tmp_path):
+    nothing = Artifacts(tmp_path / "nowhere")
+    assert (list_sets(nothing), find_all_damage(nothing), plan_removals(nothing, time.time(), 0, 0)) == (
+        [],
+        [],
+        [],
+    )
+
+
+def test_listing_changes_nothing(here):
+    fill(here, "a", age=DAY)
+    before, used = everything(here), (here.features / ("a" * 40)).stat().st_mtime_ns
+    list_sets(here)
+    assert everything(here) == before
+    assert (here.features / ("a" * 40)).stat().st_mtime_ns == used
+
+
+# Damage
+
+
+def test_what_is_whole_is_not_called_damaged(here):
+    fill(here, "a"), fill_head(here, "one")
+    assert find_all_damage(here) == []
+
+
+def test_every_kind_of_damage_is_found_though_size_and_time_are_the_same(here, monkeypatch):
+    monkeypatch.setattr(Stamp, "of", lambda path: Stamp(path.stat().st_size, 0, 0, 0, 2**62))
+    folder, other = fill(here, "a"), fill(here, "b")
+    head, sound = fill_head(here, "one"), fill_head(here, "two")
+    list_sets(here)
+    here.seen("head").value(head, lambda path: "whole")
+    here.seen("head").value(sound, lambda path: "whole")
+    hurt, cut = shards_of(folder)[0], shards_of(other)[0]
+    flip(hurt), flip(folder / "features.h5"), flip(head)
+    with cut.open("r+b") as file:
+        file.truncate(1500)
+    assert hurt in here.seen("shard").recall([hurt])[0], "a flipped bit should leave no trace"
+    found = {damage.path: damage for damage in find_all_damage(here)}
+    assert set(found) == {hurt, cut, folder / "features.h5", head}
+    assert all(damage.reason and damage.mend for damage in found.values())
+    assert here.seen("shard").recall([hurt])[0] == {}
+    assert set(here.seen("head").recall([head, sound])[0]) == {sound}
+    assert set(holdings(folder, here.seen("shard")).damaged) == {hurt}
+
+
+def test_shards_exchanged_within_a_set_and_between_sets_are_found(here):
+    folder, other = fill(here, "a"), fill(here, "b", range(10, 16))
+    one, two = shards_of(folder)
+    three = shards_of(other)[0]
+    aside = one.with_name("aside")
+    shutil.copy(one, aside), shutil.copy(two, one), shutil.copy(aside, two), aside.unlink()
+    shutil.copy(one, three)
+    damaged = {damage.path for damage in find_all_damage(here)}
+    assert damaged == {one, two, three}
+
+
+@pytest.mark.parametrize("place", range(0, 2000, 61))
+def test_a_bit_flipped_anywhere_in_a_shard_is_found(here, place):
+    folder = here.features / ("a" * 40)
+    shard = write_shard(folder, digests_of(range(5)), np.ones((5, 2), "float16"), STORY)
+    list_sets(here)
+    flip(shard, place)
+    assert [damage.path for damage in find_all_damage(here)] == [shard]
+
+
+# Tidying
+
+
+def test_there_is_nothing_to_tidy_after_a_good_run(here):
+    fill(here, "a", age=400 * DAY), fill_head(here, "one")
+    before = everything(here)
+    assert tidy(here) == []
+    assert everything(here) == before
+
+
+def test_what_dead_writers_left_goes_and_what_living_ones_write_stays(here):
+    folder = fill(here, "a")
+    places = [folder / "shards" / "x.h5", here.heads / "x.safetensors", here.root / "studies" / "s" / "x.csv"]
+    for place in places:
+        subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(place)], check=False)
+    before = len(everything(here))
+    command = [sys.executable, "-c", WRITES_UNTIL_TOLD, str(folder / "shards" / "y.h5")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        assert living.stdout.readline() == "there\n"
+        planned = plan_removals(here, time.time(), older_than=0, keep=0)
+        assert [each.kind for each in planned] == [Kind.REST] * 3, "a set that is written to stays"
+        assert [each.bytes for each in planned] == [1000] * 3
+        gone = tidy(here)
+        living.communicate("go\n")
+    assert living.returncode == 0
+    assert {path.parent for path in gone} == {place.parent for place in places}
+    assert (folder / "shards" / "y.h5").read_bytes() == bytes(1000)
+    assert len(everything(here)) == before - 3 + 1
+
+
+def test_damaged_shards_go_with_their_view_and_the_other_rows_stay(here):
+    folder = fill(here, "a", age=5 * DAY)
+    hurt, sound = shards_of(folder)
+    with h5py.File(sound) as file:
+        kept = dict(zip(file["digests"].asstr()[:], file["features"][:], strict=True))
+    flip(hurt)
+    assert tidy(here) == [hurt]
+    assert not (folder / "features.h5").exists()
+    held = holdings(folder, here.seen("shard"))
+    assert set(held.rows) == set(kept)
+    np.testing.assert_array_equal(load(held, list(kept)), list(kept.values()))
+    assert abs(list_sets(here)[0].used - (time.time() - 5 * DAY)) < 60, "tidying is no use of a set"
+    assert tidy(here) == []
+
+
+def test_a_shard_mended_between_the_plan_and_the_deed_stays(here):
+    folder = fill(here, "a")
+    shard = shards_of(folder)[0]
+    whole = shard.read_bytes()
+    flip(shard)
+    [planned] = plan_removals(here, time.time())
+    shard.write_bytes(whole)
+    assert not remove(here, planned)
+    assert shard.read_bytes() == whole
+
+
+def test_a_damaged_view_goes(here):
+    folder = fill(here, "a")
+    flip(folder / "features.h5")
+    assert tidy(here) == [folder / "features.h5"]
+    assert len(holdings(folder, here.seen("shard")).rows) == 6
+
+
+def test_a_set_of_which_nothing_is_left_goes_altogether(here):
+    folder = fill(here, "a")
+    for shard in shards_of(folder):
+        flip(shard)
+    (here.features / ("b" * 40) / "shards").mkdir(parents=True)
+    tidy(here)
+    assert [path.name for path in here.features.iterdir()] == [".claims"]
+
+
+def test_an_empty_set_that_was_filled_after_the_plan_stays(here):
+    folder = here.features / ("a" * 40)
+    (folder / "shards").mkdir(parents=True)
+    [planned] = plan_removals(here, time.time())
+    fill(here, "a")
+    assert not remove(here, planned)
+    assert len(holdings(folder, here.seen("shard")).rows) == 6
+
+
+@pytest.mark.parametrize(("days", "left"), [(0, ""), (2, "a"), (4, "ab"), (6, "abc")])
+def test_sets_not_used_for_long_go(here, days, left):
+    for name, age in (("a", 1), ("b", 3), ("c", 5)):
+        fill(here, name, age=age * DAY)
+    tidy(here, older_than=days * DAY)
+    assert sorted(path.name[0] for path in here.features.iterdir()) == [".", *left]
+    assert len(list_sets(here)) == len(left)
+
+
+@pytest.mark.parametrize(
+    ("sets", "left"), [(0, ""), (0.9, ""), (1, "a"), (2.5, "ab"), (3, "abc"), (99, "abc")]
+)
+def test_the_least_lately_used_sets_go_until_the_others_fit(here, sets, left):
+    for name, age in (("c", 5), ("a", 1), ("b", 3)):
+        folder = fill(here, name, age=age * DAY)
+    tidy(here, keep=int(sets * size_of(folder)))
+    assert sorted(path.name[0] for path in here.features.iterdir()) == [".", *left]
+
+
+def test_after_any_removal_rows_are_written_and_read_again(here):
+    folder = fill(here, "a")
+    tidy(here, keep=0)
+    assert not folder.exists()
+    assert fill(here, "a") == folder
+    held = holdings(folder, here.seen("shard"))
+    np.testing.assert_array_equal(load(held, digests_of(range(6)))[:, 0], range(6))
+
+
+def test_engines_not_used_for_long_go_whole_and_the_others_stay(here):
+    for name, ages in (("old", (9, 8)), ("mixed", (9, 1))):
+        for number, age in enumerate(ages):
+            write_text(here.engines / name / f"{number}.bin", "network")
+            os.utime(here.engines / name / f"{number}.bin", (time.time() - age * DAY,) * 2)
+    write_text(here.engines / "choice.json", "{}")
+    assert tidy(here) == []
+    assert tidy(here, older_than=5 * DAY) == [here.engines / "old"]
+    assert sorted(path.name for path in here.engines.rglob("*")) == ["0.bin", "1.bin", "choice.json", "mixed"]
+
+
+def test_a_plan_removes_nothing(here):
+    folder = fill(here, "a", age=9 * DAY)
+    flip(shards_of(folder)[0])
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(here.heads / "x")], check=False)
+    before = everything(here)
+    assert len(plan_removals(here, time.time(), older_than=DAY, keep=0)) == 3
+    assert everything(here) == before

@@ -1,0 +1,294 @@
+"""The plan says exactly what a run would do, and changes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.core.artifacts import Artifacts
+from tasks.core.digest import digest_bytes
+from tasks.core.errors import RequestError
+from tasks.core.heads import Experiment, HeadFile, save_head
+from tasks.core.manifest import list_samples, locate
+from tasks.core.plan import Plan, SetPlan, Survey, Wanted, decide, survey
+from tasks.core.samples import Columns, Source, examine, table_identity
+from tasks.core.splits import SplitSpec
+from tasks.core.store import write_shard
+from tasks.core.trials import head_path, heads_there, is_whole, labelled, list_heads, parts_of, trial_identity
+
+SPLITS = (SplitSpec("random", seeds=(0, 1)), SplitSpec("other", test=0.4, seeds=(5,)))
+TAPS = ("early:mean", "last:mean")
+WIDTH = 8
+
+
+class Study:
+    """A study without a network: its files are real, its rows and heads are zeros."""
+
+    def __init__(self, folder: Path, artifacts: Path) -> None:
+        self.source = Source(folder, folder, Columns("class"), most_bad=0.2)
+        self.here = Artifacts(artifacts)
+        self.trials = [
+            Experiment("one tap", "net", TAPS[:1], (1.0,)),
+            Experiment("two taps", "net", TAPS, (1.0,)),
+        ]
+
+    def wanted(self, taps=TAPS):
+        return [Wanted("net", tap, "centre", self.here.features / digest_bytes(tap.encode())) for tap in taps]
+
+    def sets(self, trial):
+        return [each.folder.name for each in self.wanted(trial.taps)]
+
+    def plan(self, taps=TAPS) -> Plan:
+        trials = [(trial, self.sets(trial)) for trial in self.trials]
+        return decide(survey(self.source, self.here), self.wanted(taps), trials, SPLITS, self.here)
+
+    def read(self):
+        frame = list_samples(self.source.place, [])
+        examine(*locate(frame["path"].tolist(), self.source.root), self.here)
+
+    def extract(self, taps=TAPS, shards=2):
+        digests = self.plan().survey.table.digest.tolist()
+        for each in self.wanted(taps):
+            for names in np.array_split(np.array(digests), shards):
+                write_shard(each.folder, names.tolist(), np.zeros((len(names), WIDTH), np.float16), {})
+
+    def train(self, keep_lists=True):
+        table = self.plan().survey.table
+        for trial in self.trials:
+            heads = []
+            for path, part in self.heads(trial, table):
+                rows = table.digest[part.test].tolist()
+                weight = np.zeros((2, WIDTH), np.float32)
+                save_head(path, HeadFile(weight, weight[:, 0], np.zeros((len(rows), 2)), rows, {}))
+                heads.append((path, digest_bytes(path.read_bytes())))
+            if keep_lists:
+                identity = trial_identity(trial, self.sets(trial), table_identity(table), SPLITS)
+                list_heads(self.here.heads, identity, heads)
+
+    def heads(self, trial, table):
+        return [
+            (head_path(self.here.heads, trial, self.sets(trial), labelled(table), part), part)
+            for part in parts_of(labelled(table), SPLITS)
+        ]
+
+
+@pytest.fixture
+def study(pictures, tmp_path, monkeypatch):
+    """A study of 24 pictures of which nothing is known."""
+    monkeypatch.setattr(
+        "tasks.core.digest.RACY_NS", -(10**15)
+    )  # files are remembered however lately they changed
+    return Study(pictures, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def done(study):
+    """The same, all done."""
+    study.read()
+    study.extract()
+    study.train()
+    return study
+
+
+def figures(plan):
+    """What is to do: files to read, rows to extract for each tap, heads to train for each experiment."""
+    return (
+        plan.survey.unread,
+        [len(each.missing) for each in plan.sets],
+        [each.needed - each.there for each in plan.trials],
+    )
+
+
+def test_of_a_new_study_everything_is_to_do(study):
+    plan = study.plan()
+    assert figures(plan) == (24, [0, 0], [3, 3])
+    assert plan.to_extract("net") == 24
+    assert not plan.is_empty()
+
+
+def test_of_an_unchanged_study_nothing_is_to_do(done):
+    plan = done.plan()
+    assert figures(plan) == (0, [0, 0], [0, 0])
+    assert (plan.to_extract("net"), plan.is_empty()) == (0, True)
+    assert [each.held for each in plan.sets] == [24, 24]
+    assert [each.reason for each in plan.sets] == ["", ""]
+    assert (plan.survey.rows, plan.survey.unchanged) == (24, 24)
+
+
+def test_new_and_changed_files_are_to_be_read_and_the_rest_is_at_most(done, painter, pictures):
+    painter(pictures / "lying" / "new.png", 1000, 1.57)
+    painter(pictures / "lying" / "0.png", 1001, 1.57)
+    plan = done.plan()
+    assert (plan.survey.unread, plan.survey.unchanged) == (2, 23)
+    assert plan.to_extract("net") == 2
+    assert [each.needed - each.there for each in plan.trials] == [3, 3]
+
+
+def test_while_files_are_to_be_read_nothing_is_concluded_from_the_others(done, pictures):
+    """One class is known by a single sample now, which could not be split."""
+    for path in sorted((pictures / "lying").iterdir())[1:]:
+        os.utime(path)
+    assert figures(done.plan()) == (11, [0, 0], [3, 3])
+
+
+def test_samples_without_rows_are_to_be_extracted(done, painter, pictures):
+    painter(pictures / "lying" / "new.png", 1000, 1.57)
+    done.read()
+    plan = done.plan()
+    new = digest_bytes((pictures / "lying" / "new.png").read_bytes())
+    assert figures(plan) == (0, [1, 1], [3, 3])
+    assert [each.missing for each in plan.sets] == [{new}, {new}]
+    assert [each.reason for each in plan.sets] == ["new or changed samples"] * 2
+
+
+def test_a_removed_sample_costs_the_heads_alone(done, pictures):
+    (pictures / "lying" / "0.png").unlink()
+    assert figures(done.plan()) == (0, [0, 0], [3, 3])
+
+
+def test_files_renamed_cost_nothing_once_they_are_read(done, pictures):
+    (pictures / "lying" / "0.png").rename(pictures / "lying" / "renamed.png")
+    done.read()
+    assert done.plan().is_empty()
+
+
+def test_a_new_tap_is_told_from_a_new_backbone(study):
+    study.read()
+    assert {each.reason for each in study.plan().sets} == {"none of this backbone yet"}
+    study.extract(TAPS[:1])
+    assert [each.reason for each in study.plan().sets] == ["", "new tap or view"]
+
+
+def test_a_damaged_shard_is_told_and_its_rows_are_to_be_extracted(done):
+    shard = sorted((done.wanted()[1].folder / "shards").iterdir())[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    plan = done.plan()
+    assert figures(plan) == (0, [0, 12], [0, 0])
+    assert [each.reason for each in plan.sets] == ["", "1 damaged shard"]
+    assert shard.read_bytes() == data
+
+
+def test_other_labels_cost_the_heads_alone(done, pictures):
+    (pictures / "lying").rename(pictures / "leaning")
+    done.read()
+    assert figures(done.plan()) == (0, [0, 0], [3, 3])
+
+
+@pytest.mark.parametrize("keep_lists", [True, False])
+@pytest.mark.parametrize("how", ["lost", "cut short", "a bit flipped"])
+def test_heads_lost_or_damaged_are_to_be_trained(study, keep_lists, how):
+    study.read()
+    study.extract()
+    study.train(keep_lists)
+    victim = study.heads(study.trials[1], study.plan().survey.table)[0][0]
+    data = victim.read_bytes()
+    victim.unlink()
+    if how != "lost":
+        victim.write_bytes(data[:-1] if how == "cut short" else data[:-1] + bytes([data[-1] ^ 1]))
+    assert [each.there for each in study.plan().trials] == [3, 2]
+
+
+def test_the_list_of_heads_and_their_names_tell_the_same(done):
+    with_lists = done.plan().trials
+    lists = list(done.here.heads.glob("*.json"))
+    assert len(lists) == 2
+    for place in lists:
+        place.unlink()
+    assert done.plan().trials == with_lists
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", "3", '[["a"]]', "[[1, 2]]"])
+def test_a_damaged_list_of_heads_is_passed_over(tmp_path, text):
+    list_heads(tmp_path, ["identity"], [])
+    [place] = tmp_path.iterdir()
+    place.write_text(text)
+    seen = Artifacts(tmp_path / "a").seen("head")
+    asked = []
+
+    def paths():
+        asked.append(1)
+        return []
+
+    assert heads_there(tmp_path, ["identity"], seen, paths) == 0
+    assert asked or json.loads(text) == {}
+
+
+def test_passes_are_counted_once_for_all_taps_of_a_view(study):
+    survey_of = Survey(study.plan().survey.table, 0, 0, 0, 0)
+
+    def planned(tap, view, missing):
+        return _set(Wanted("net", tap, view, Path(tap + view)), missing)
+
+    plan = Plan(
+        survey_of,
+        [
+            planned("a", "centre", {"1", "2"}),
+            planned("b", "centre", {"2", "3"}),
+            planned("a", "hflip", {"1"}),
+            _set(Wanted("other", "a", "centre", Path("o")), {"1", "2", "3", "4"}),
+        ],
+        [],
+    )
+    assert (plan.to_extract("net"), plan.to_extract("other")) == (4, 4)
+
+
+def _set(wanted, missing):
+    return SetPlan(wanted, 0, frozenset(missing), "", None)
+
+
+def test_the_size_of_a_row_is_known_from_a_stored_shard_or_told_beforehand(study):
+    study.read()
+    study.extract(TAPS[:1])
+    [stored, new] = study.plan().sets
+    assert (stored.row_bytes, new.row_bytes) == (2 * WIDTH, None)
+    found = survey(study.source, study.here)
+    told = Wanted("net", "x", "centre", study.here.features / "x", row_bytes=99)
+    assert decide(found, [told], [], SPLITS, study.here).sets[0].row_bytes == 99
+
+
+def test_what_a_run_would_refuse_is_refused(study, pictures):
+    for path in sorted((pictures / "lying").iterdir())[1:]:
+        path.write_text("no picture")
+    study.plan()  # what is in the files is not known yet
+    study.read()
+    with pytest.raises(RequestError, match="cannot be used"):
+        study.plan()
+
+
+def test_nothing_is_written_and_no_picture_is_opened(done, painter, pictures, monkeypatch):
+    painter(pictures / "lying" / "new.png", 1000, 1.57)
+    damaged = next((done.wanted()[0].folder / "shards").iterdir())
+    damaged.write_bytes(b"")
+
+    def tree():
+        files = [
+            path for path in done.here.root.rglob("*") if path.is_file() and "seen.sqlite" not in path.name
+        ]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    before, read_bytes = tree(), Path.read_bytes
+
+    def guarded(self):
+        assert not self.is_relative_to(pictures)
+        return read_bytes(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", guarded)
+        done.plan()
+    assert tree() == before
+
+
+def test_a_study_without_artifacts_leaves_none_behind(study):
+    study.plan()
+    assert {path.name for path in study.here.root.rglob("*")} <= {"seen.sqlite"}
+
+
+def test_is_whole_tells_a_head_from_a_damaged_one(done):
+    [path, *_] = [path for path, _ in done.heads(done.trials[0], done.plan().survey.table)]
+    assert is_whole(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not is_whole(path)
