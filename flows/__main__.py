@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cache import add_cache_commands
 from flows.study import load_study
 from tasks.core.errors import HeadstartError, RequestError
 
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_study(commands.add_parser(name, help=told))
     _add_backbone(commands.add_parser("cuts", help="print where a network falls in two"))
-    add_cache_commands(commands)
+    _add_cache(commands)
     return parser
 
 
@@ -138,6 +137,30 @@ def _add_backbone(command: argparse.ArgumentParser) -> None:
     command.add_argument("--crop", type=int, metavar="PIXELS", help="of the centre square")
     command.add_argument("--architecture", help="of a checkpoint")
     command.add_argument("--weights", type=Path, metavar="FILE", help="instead of the network's own")
+
+
+def _add_cache(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `cache ls`, `cache verify` and `cache gc` to the command line."""
+    cache = commands.add_parser("cache", help="what is stored: list it, check it, tidy up")
+    actions = cache.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("ls", help="list the feature sets: of what, how large, when last used")
+    check = actions.add_parser("verify", help="read everything and tell what is damaged")
+    tidy = actions.add_parser("gc", help="remove what dead runs left, what is damaged, and what is asked for")
+    tidy.add_argument(
+        "--older-than", metavar="AGE", help="and sets not used for so long, such as 30d (h, d, w)"
+    )
+    tidy.add_argument(
+        "--keep", metavar="SIZE", help="and the least lately used sets, until 10GB or so are left"
+    )
+    tidy.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    for parser in (listing, check, tidy):
+        parser.add_argument(
+            "--artifacts",
+            type=Path,
+            default=Path("artifacts"),
+            metavar="DIR",
+            help="where outputs are (default: artifacts)",
+        )
 
 
 if __name__ == "__main__":

@@ -32,30 +32,6 @@ WIDTH = 400
 """Names are never cut short, whatever the terminal says."""
 
 
-def add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `cache ls`, `cache verify` and `cache gc` to the command line."""
-    cache = commands.add_parser("cache", help="what is stored: list it, check it, tidy up")
-    actions = cache.add_subparsers(dest="action", required=True)
-    listing = actions.add_parser("ls", help="list the feature sets: of what, how large, when last used")
-    check = actions.add_parser("verify", help="read everything and tell what is damaged")
-    tidy = actions.add_parser("gc", help="remove what dead runs left, what is damaged, and what is asked for")
-    tidy.add_argument(
-        "--older-than", metavar="AGE", help="and sets not used for so long, such as 30d (h, d, w)"
-    )
-    tidy.add_argument(
-        "--keep", metavar="SIZE", help="and the least lately used sets, until 10GB or so are left"
-    )
-    tidy.add_argument("--dry-run", action="store_true", help="only show what would be removed")
-    for parser in (listing, check, tidy):
-        parser.add_argument(
-            "--artifacts",
-            type=Path,
-            default=Path("artifacts"),
-            metavar="DIR",
-            help="where outputs are (default: artifacts)",
-        )
-
-
 def run_cache(given: argparse.Namespace) -> int:
     """Run one of the commands; return the exit code.
 

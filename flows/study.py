@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.errors import RequestError
-from tasks.core.extraction import Recipe
 from tasks.core.heads import Experiment
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import parse_view
+from tasks.core.recipes import Recipe
 from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable

@@ -9,8 +9,8 @@ from tasks.caching import cached_stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.extraction import Recipe
 from tasks.core.passes import Passes
+from tasks.core.recipes import Recipe
 from tasks.core.tables import read_table
 from tasks.core.taps import CENTRE, spell
 from tasks.progress import Progress

@@ -5,6 +5,7 @@ Nothing here imports torch: naming, checking and fingerprinting a bundled backbo
 """
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def _find(name: str, known: str, weights: Path | None) -> Backbone:
     if known in _BUNDLED:
         package, architecture, spec = _BUNDLED[known]
         return Backbone(name, architecture, weights or _bundled_weights(package), spec, last="bn2")
+    if near := get_close_matches(known, _BUNDLED, n=1, cutoff=0.8):  # a slip of the pen: no need to ask torch
+        raise RequestError(f"backbone {name!r} is unknown; did you mean {near[0]!r}?")
     from tasks.core.libraries import find_published  # imports torch
 
     published = find_published(known, bundled=known_backbones())

@@ -20,9 +20,10 @@ from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engines import CPU_ENGINES, Engine, Unavailable, build, torch_forward
 from tasks.core.errors import RequestError
-from tasks.core.extraction import AUTO, Batch
+from tasks.core.extraction import Batch
 from tasks.core.gpu import cuda_engine
 from tasks.core.media import ImageSpec, MediaError, pixels
+from tasks.core.recipes import AUTO
 
 AHEAD = 3
 """Batches that are decoded before their turn."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core import versions
 from tasks.core.claims import POLL, Claims
 from tasks.core.digest import StatCache
 from tasks.core.store import (
@@ -28,9 +27,6 @@ from tasks.core.store import (
     write_view,
 )
 from tasks.core.taps import Tap
-
-AUTO = "auto"
-"""The engine is chosen by what is done first on this machine."""
 
 SHARD_ROWS = 512
 """Most rows of a shard, and"""
@@ -64,41 +60,6 @@ class TapSet:
     def shards(self) -> list[str]:
         """Name the shards that hold its rows."""
         return sorted(shard.path.name for shard in self.held.shards)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which rows are wanted of a backbone, and how they are made and kept.
-
-    Attributes:
-        views: view -> the taps wanted of it, with the backbone's own names of the cuts.
-        dtype: stored type, "float16" or "float32".
-        engine: "auto", or the one that the study pins.
-    """
-
-    views: Mapping[str, tuple[Tap, ...]]
-    dtype: str
-    engine: str = AUTO
-
-    def identity(self) -> dict[str, object]:
-        """Say what is wanted, as plain values."""
-        views = {view: [str(tap) for tap in taps] for view, taps in self.views.items()}
-        return {"views": views, "dtype": self.dtype, "engine": self.engine}
-
-    def set_identity(self, fingerprint: str, tap: Tap, view: str) -> dict[str, object]:
-        """Say what decides the rows of one set, besides the samples.
-
-        The engine is part of it only if the study pins one: who pins it wants its very bits, while
-        "auto" takes rows of any engine, all within 1e-3 of eager's.
-        """
-        identity: dict[str, object] = {
-            "backbone": fingerprint,
-            "tap": str(tap),
-            "view": view,
-            "dtype": self.dtype,
-            "extractor": versions.EXTRACTOR,
-        }
-        return identity if self.engine == AUTO else {**identity, "engine": self.engine}
 
 
 def open_set(root: Path, tap: Tap, identity: Mapping[str, object], verified: StatCache) -> TapSet:

@@ -11,17 +11,9 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.claims import Claims
 from tasks.core.digest import StatCache, digest_value
-from tasks.core.extraction import (
-    Batch,
-    Extraction,
-    Recipe,
-    TapSet,
-    engine_of,
-    missing_rows,
-    open_set,
-    refresh_view,
-)
+from tasks.core.extraction import Batch, Extraction, TapSet, engine_of, missing_rows, open_set, refresh_view
 from tasks.core.machine import library_version, machine
+from tasks.core.recipes import Recipe
 from tasks.core.store import load, set_folder
 from tasks.core.taps import LAST, Tap
 

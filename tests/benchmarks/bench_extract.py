@@ -32,9 +32,9 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.digest import digest_bytes
 from tasks.core.engine import open_engine, probe_input
-from tasks.core.extraction import Recipe
 from tasks.core.machine import machine
 from tasks.core.passes import Passes
+from tasks.core.recipes import Recipe
 from tasks.core.taps import Tap, parse_tap
 
 ROUNDS = 3

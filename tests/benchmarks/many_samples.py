@@ -16,10 +16,10 @@ from torch import nn
 import tasks.core.networks
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
-from tasks.core.extraction import Recipe
 from tasks.core.manifest import list_samples, locate
 from tasks.core.networks import freeze
 from tasks.core.passes import Passes
+from tasks.core.recipes import Recipe
 from tasks.core.samples import Columns, assemble, examine
 from tasks.core.taps import Tap
 

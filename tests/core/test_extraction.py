@@ -13,16 +13,8 @@ from tasks.core import extraction, versions
 from tasks.core.claims import Claims
 from tasks.core.digest import Stamp, StatCache, digest_bytes
 from tasks.core.errors import StoreError
-from tasks.core.extraction import (
-    Batch,
-    Extraction,
-    Recipe,
-    TapSet,
-    engine_of,
-    missing_rows,
-    open_set,
-    refresh_view,
-)
+from tasks.core.extraction import Batch, Extraction, TapSet, engine_of, missing_rows, open_set, refresh_view
+from tasks.core.recipes import Recipe
 from tasks.core.store import Holdings, load, provenance, view_is_current, write_shard
 from tasks.core.taps import Tap
 

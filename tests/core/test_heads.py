@@ -134,13 +134,16 @@ def test_a_save_that_fails_leaves_the_old_head(tmp_path, monkeypatch):
     path = tmp_path / "head"
     save_head(path, some_head())
 
-    def full(arrays, place, metadata):
-        Path(place).write_bytes(b"half")
+    write_bytes = Path.write_bytes
+
+    def full(place, data):
+        write_bytes(place, data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tasks.core.heads.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match="No space"):
         save_head(path, some_head(2, 2, 2))
+    monkeypatch.undo()
     assert_same(load_head(path), some_head())
     assert [each.name for each in tmp_path.iterdir()] == ["head"]
 

@@ -31,9 +31,9 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
 from tasks.core.digest import digest_bytes
 from tasks.core.engines import CPU_BATCH
-from tasks.core.extraction import Recipe
 from tasks.core.networks import freeze
 from tasks.core.passes import Passes
+from tasks.core.recipes import Recipe
 from tasks.core.taps import Tap
 
 SAMPLES, ROWS = 200, 16

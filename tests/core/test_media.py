@@ -403,11 +403,11 @@ def test_the_limit_holds_and_the_filters_stay_while_several_threads_decode(monke
     opened, go = {5: threading.Event(), 15: threading.Event()}, {5: threading.Event(), 15: threading.Event()}
     real_open, told, before = Image.open, {}, list(warnings.filters)
 
-    def slow_open(file, *rest):
+    def slow_open(file, **named):
         width = struct.unpack(">I", file.getvalue()[16:20])[0]
         opened[width].set()
         go[width].wait(10)
-        return real_open(file, *rest)
+        return real_open(file, **named)
 
     def work(width, data):
         try:

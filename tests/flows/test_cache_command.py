@@ -1,6 +1,5 @@
 """`headstart cache` as a user meets it."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.cache import add_cache_commands, run_cache
+from flows.__main__ import _parser
+from flows.cache import run_cache
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.store import write_shard
@@ -19,9 +19,7 @@ STORY = {"backbone": "tiny", "tap": "last:mean", "view": "hflip", "engine": "ope
 
 
 def cache(folder: Path, *words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_cache_commands(parser.add_subparsers(dest="command", required=True))
-    return run_cache(parser.parse_args(["cache", *words, "--artifacts", str(folder)]))
+    return run_cache(_parser().parse_args(["cache", *words, "--artifacts", str(folder)]))
 
 
 @pytest.fixture

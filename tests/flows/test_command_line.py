@@ -38,7 +38,7 @@ LOADED = "'loaded:', *(name for name in ('prefect', 'torch') if name in sys.modu
             "no column 'clas'; did you mean 'class'?",
         ),
         ('name = "x"\n[data]\nfoldr = "."', "unknown key 'foldr'; did you mean 'folder'?"),
-        ('name = "x"\n[data]\nfolder = "."\n[backbones.a]\nnetwork = "lite9"', "did you mean 'lite0'?"),
+        ('name = "x"\n[data]\nfolder = "."\n[backbones.a]\nnetwork = "lite00"', "did you mean 'lite0'?"),
         (
             'name = "x"\n[data]\nfolder = "."\n[[experiments]]\nname = "e"\ntaps = ["last:median"]',
             "last:median",
@@ -85,4 +85,4 @@ def test_a_folder_runs_without_a_study_and_its_second_run_needs_no_torch(tmp_pat
     assert "everything was reused: 24 samples, 2 heads" in second.stdout
     assert second.stdout.splitlines()[-1] == "loaded: prefect"
     summary = json.loads((tmp_path / "artifacts/studies/stripes/summary.json").read_text())
-    assert [stage["state"] for stage in summary["stages"]] == ["Completed", *["Cached"] * 4]
+    assert [stage["state"] for stage in summary["stages"]] == ["Completed", *["Cached"] * 5]

@@ -332,8 +332,8 @@ def test_a_wrong_value_is_refused_with_its_place(full, change, where):
 
 
 def test_an_unknown_network_names_the_near_one(full):
-    assert "backbone 'lite1' is unknown; did you mean 'lite0'?" in refusal(
-        full, "backbones.small.network=lite1"
+    assert "backbone 'lit0' is unknown; did you mean 'lite0'?" in refusal(
+        full, "backbones.small.network=lit0"
     )
 
 
