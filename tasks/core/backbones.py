@@ -148,7 +148,9 @@ def _find(name: str, known: str, weights: Path | None) -> Backbone:
         package, architecture, spec = _BUNDLED[known]
         return Backbone(name, architecture, weights or _bundled_weights(package), spec, last="bn2")
     if near := get_close_matches(known, _BUNDLED, n=1, cutoff=0.8):  # a slip of the pen: no need to ask torch
-        raise RequestError(f"backbone {name!r} is unknown; did you mean {near[0]!r}?")
+        raise RequestError(
+            f"backbone {name!r} is unknown; did you mean {near[0]!r}? (known: {', '.join(_BUNDLED)}, and more)"
+        )
     from tasks.core.libraries import find_published  # imports torch
 
     published = find_published(known, bundled=known_backbones())
