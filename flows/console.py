@@ -27,7 +27,7 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
         if note:
             console.print(f"{name}: {note}")
     if summary["near_copies"] is None:
-        console.print("near copies were not looked for among so many samples")
+        console.print("near copies were not looked for: too many samples, or no pooled tap")
     for found in summary["near_copies"] or ():
         if found["count"]:
             console.print(

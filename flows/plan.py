@@ -26,9 +26,17 @@ def show_plan(study: Study, artifacts: Path, rate: float | None = None) -> int:
         0, the exit code.
 
     Raises:
-        RequestError: if a run would be refused.
+        RequestError: if a run would be refused, as far as that is known without loading a network.
     """
     here = Artifacts(artifacts)
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)
+    far = [name for name in study.used_backbones() if study.backbone(name).lacks_weights()]
+    if far:
+        console.print(
+            f"{', '.join(far)}: weights are not on this machine; a run would download them and extract everything"
+        )
+        return 0
     wanted = wanted_sets(study, here)
     names = {(each.backbone, each.tap): each.folder.name for each in wanted}
     trials = [
@@ -39,8 +47,6 @@ def show_plan(study: Study, artifacts: Path, rate: float | None = None) -> int:
         for trial in study.trials()
     ]
     plan = decide(survey(study.source(), here), wanted, trials, study.split_specs(), here)
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, WIDTH)
     _show(console, study, plan, rate)
     return 0
 

@@ -87,7 +87,7 @@ def _story(
         "samples": {
             "total": samples.total,
             "extracted": extracted,
-            "reused": samples.total - extracted,
+            "reused": max(0, samples.total - extracted),  # some may have been set aside since
             "quarantined": samples.quarantined,
         },
         "experiments": {"total": len(fresh), "trained": sum(fresh), "reused": len(fresh) - sum(fresh)},

@@ -9,6 +9,7 @@ from tasks.core.copies import MOST_ROWS, near_copies
 from tasks.core.heads import Experiment
 from tasks.core.store import holdings, load
 from tasks.core.tables import read_table
+from tasks.core.taps import parse_tap, spell
 from tasks.references import Copies, Features, Samples
 
 
@@ -20,16 +21,16 @@ def _identity(inputs: dict[str, Any]) -> object:
 def find_copies(
     study: str, samples: Samples, features: Features, experiment: Experiment, artifacts: Artifacts
 ) -> Copies:
-    """Look for near copies in an experiment's first tap; with very many samples it is left out."""
-    digests = read_table(samples.table)["digest"].tolist()
-    if len(digests) > MOST_ROWS:
+    """Look for near copies in an experiment's first pooled tap; it is left out with very many samples."""
+    digests, name = read_table(samples.table)["digest"].tolist(), _set(experiment, features)
+    if name is None or len(digests) > MOST_ROWS:
         return Copies(pairs=[], searched=False)
-    held = holdings(artifacts.features / _set(experiment, features), artifacts.seen("shard"))
-    rows = load(held, digests)
-    wide = rows.reshape(*rows.shape[:2], -1)  # (N, C, 1), or (N, C, places)
-    pooled = wide.mean(axis=2, dtype="float32")  # (N, C)
-    return Copies(pairs=[(pair.first, pair.second, pair.similarity) for pair in near_copies(pooled, digests)])
+    rows = load(holdings(artifacts.features / name, artifacts.seen("shard")), digests, "float32")
+    pairs = near_copies(rows.reshape(len(rows), -1), digests)
+    return Copies(pairs=[(pair.first, pair.second, pair.similarity) for pair in pairs])
 
 
-def _set(experiment: Experiment, features: Features) -> str:
-    return experiment.sets(features.sets)[0]
+def _set(experiment: Experiment, features: Features) -> str | None:
+    """Name the feature set of the first tap that is pooled, in the first view."""
+    pooled = [tap for tap in map(parse_tap, experiment.taps) if tap.pooling != "none"]
+    return features.sets[spell(pooled[0], experiment.views[0])] if pooled else None

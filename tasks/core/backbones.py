@@ -64,6 +64,14 @@ class Backbone:
 
         return fetch(self.name, self.download, self.weights)
 
+    def lacks_weights(self) -> bool:
+        """Whether the weights would have to be downloaded."""
+        if self.download is None or self.weights.is_file():
+            return False
+        from tasks.core.libraries import cached
+
+        return cached(self.download) is None
+
     def fingerprint(self, seen: StatCache) -> str:
         """Digest all that decides the network's output: weights' bytes, architecture, preprocessing.
 
@@ -71,10 +79,13 @@ class Backbone:
             seen: remembers the digest of a weights file that has not changed.
 
         Raises:
-            OSError: if the weights cannot be read.
-            RequestError: if they are not here and cannot be downloaded.
+            RequestError: if they cannot be read, or are not here and cannot be downloaded.
         """
-        weights = seen.value(self.weights_file(), lambda path: digest_bytes(path.read_bytes()))
+        file = self.weights_file()
+        try:
+            weights = seen.value(file, lambda path: digest_bytes(path.read_bytes()))
+        except OSError as error:
+            raise RequestError(f"{file}: the weights cannot be read ({error.strerror})") from error
         return digest_value([self.architecture, weights, self.preprocessing.identity()])
 
 

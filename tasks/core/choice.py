@@ -8,12 +8,17 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from tasks.core.engines import Engine, Forward, Unavailable
+from tasks.core.errors import HeadstartError
 from tasks.core.files import write_text
+
+T = TypeVar("T")
 
 MOST_ERROR = 1e-3
 """Relative error against eager, above which an engine is not used."""
@@ -43,7 +48,7 @@ class Measured:
     """What is known of an engine for one prefix on this machine.
 
     Attributes:
-        startup: seconds to make it ready, the last time.
+        startup: seconds to make it ready when it was tried.
         rate: samples a second, forward pass alone; 0 if it cannot be used.
         error: relative error against eager.
         problem: why it cannot be used, or "".
@@ -82,8 +87,8 @@ def next_step(known: Mapping[str, Measured], engines: Sequence[str], samples: in
     hoped = {name: known.get(name) or _expected(name, known[first]) for name in engines}
     seconds = {name: each.seconds(samples) for name, each in hoped.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    if begun in known and seconds[begun] <= seconds[best] + KEEP_WITHIN:
-        return Step(begun, is_trial=False)
+    if begun in engines and seconds[begun] <= seconds[best] + KEEP_WITHIN:
+        return Step(begun, is_trial=begun not in known)
     for name in engines:
         trial = hoped[name].seconds(FEW)
         if name not in known and (name == best or trial <= TRIAL_SHARE * seconds[best]):
@@ -134,19 +139,21 @@ def choose(
         begun: as `next_step`.
     """
     known, ready = memory.recall(), dict[str, Engine]()
+    absent: dict[str, Measured] = {}  # not remembered: it may be here next time
     while True:
-        step = next_step(known, engines, samples, begun)
+        step = next_step(known | absent, engines, samples, begun)
         if not step.is_trial and step.engine in ready:
             return ready[step.engine]
         started = time.perf_counter()
         try:
-            ready[step.engine] = build(step.engine)
-            if not step.is_trial:
-                continue
-            known[step.engine] = _measure(ready, step.engine, build, probe, started)
+            ready[step.engine] = attempt(partial(build, step.engine))
+            if step.is_trial:
+                known[step.engine] = _measure(ready, step.engine, build, probe, started)
+                memory.remember(known)
         except Unavailable as reason:
-            known[step.engine] = Measured(0.0, 0.0, problem=str(reason))
-        memory.remember(known)
+            if step.engine == FALLBACK:
+                raise
+            absent[step.engine] = Measured(0.0, 0.0, problem=str(reason))
 
 
 def _measure(
@@ -159,7 +166,7 @@ def _measure(
     """Check an engine against eager, then time it."""
     engine = ready[name]
     x = probe(engine.batch)
-    rows = _attempt(engine.forward, x)  # the first pass may finish making it ready
+    rows = attempt(partial(engine.forward, x))  # the first pass may finish making it ready
     startup = time.perf_counter() - started
     if name != FALLBACK and FALLBACK not in ready:
         ready[FALLBACK] = build(FALLBACK)
@@ -170,9 +177,17 @@ def _measure(
     return Measured(startup, engine.batch / float(np.median(seconds)), error)
 
 
-def _attempt(forward: Forward, x: np.ndarray) -> list[np.ndarray]:
+def attempt(work: Callable[[], T]) -> T:
+    """Do what a compiler or converter may fail at.
+
+    Raises:
+        Unavailable: if it does; the text says how.
+        HeadstartError: what our own code has to say goes through.
+    """
     try:
-        return forward(x)
+        return work()
+    except (HeadstartError, Unavailable):
+        raise
     except Exception as error:  # a compiler or converter may fail in its own ways
         raise Unavailable(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
 
@@ -184,12 +199,12 @@ def relative_error(rows: Sequence[np.ndarray], reference: Sequence[np.ndarray]) 
         rows: one (n, ...) for each tap.
         reference: the same.
     """
-    worst = 0.0
+    worst = np.float64(0)
     for found, wanted in zip(rows, reference, strict=True):
         flat, true = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
         size = np.maximum(np.linalg.norm(true, axis=1), np.finfo(np.float32).tiny)
-        worst = max(worst, float((np.linalg.norm(flat - true, axis=1) / size).max()))
-    return worst
+        worst = np.maximum(worst, (np.linalg.norm(flat - true, axis=1) / size).max())  # which keeps NaN
+    return float(worst)
 
 
 def _seconds(forward: Forward, x: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.digest import digest_value
+from tasks.core.errors import StoreError
 
 POLL = 0.2
 """Seconds between two looks at whether a claim is free."""
@@ -85,6 +86,11 @@ class Claims:
             fcntl.lockf(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot be locked ({error.strerror}); choose with --artifacts a folder whose file "
+                "system has locks"
+            ) from error
         _mine.add((self.path, byte))
         return True
 

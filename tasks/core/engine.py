@@ -7,6 +7,7 @@ of summation for another batch size, and a sample's row must not depend on how m
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from functools import partial
 from itertools import islice
 from os import cpu_count
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.core.choice import Memory, choose
+from tasks.core.choice import Memory, attempt, choose
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engines import CPU_ENGINES, Engine, Unavailable, build, torch_forward
@@ -58,7 +59,7 @@ def open_engine(
         make = partial(build, prefix=prefix, spec=spec, cache=cache)
         return choose(make, probe, CPU_ENGINES, samples, Memory(cache / "measured.json"), begun)
     try:
-        return build(pinned, prefix, spec, cache)
+        return attempt(partial(build, pinned, prefix, spec, cache))
     except Unavailable as reason:
         raise RequestError(f'engine = "{pinned}": {reason}; choose another, or "auto"') from None
 
@@ -117,7 +118,7 @@ def run_activations(
         One `Batch` for at most `ACTIVATIONS` samples, in order.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    forward = torch_forward(prefix.to(device), device)
+    forward = torch_forward(deepcopy(prefix).to(device), device)  # `to` would move the network's own weights
     source = iter(digests)
     while names := list(islice(source, ACTIVATIONS)):
         x = _padded(list(read(names).astype(np.float32)), ACTIVATIONS)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes, digest_value
+from tasks.core.files import replacing, write_text
 from tasks.core.media import ImageSpec
 
 MODEL, SEAL = "model.xml", "seal"
+FILES = (MODEL, "model.bin")
 Forward = Callable[[np.ndarray], list[np.ndarray]]
 """(batch, 3, crop, crop) uint8 -> one (batch, ...) float32 for each tap."""
 
@@ -94,10 +96,19 @@ def build(name: str, prefix: Prefix, spec: ImageSpec, cache: Path) -> Engine:
         return Engine(name, CPU_BATCH[name], _openvino(prefix, spec, CPU_BATCH[name], cache))
     if name == "compiled":
         return Engine(name, CPU_BATCH[name], _compiled(prefix, spec))
-    module = PixelsToTaps(prefix, spec, channels_last=name == "channels_last").eval()
-    layout = torch.channels_last if name == "channels_last" else torch.contiguous_format
-    module = module.to(memory_format=layout)
+    module = PixelsToTaps(prefix, spec, channels_last=False).eval()
+    if name == "channels_last":
+        module = with_channels_last(prefix, spec, torch.device("cpu"))
     return Engine(name, CPU_BATCH[name], torch_forward(module, torch.device("cpu")))
+
+
+def with_channels_last(prefix: Prefix, spec: ImageSpec, device: torch.device) -> PixelsToTaps:
+    """Copy a prefix to a device, with the channels innermost.
+
+    A copy, since `to` changes a module in place, and engines share the network's weights.
+    """
+    module = PixelsToTaps(deepcopy(prefix), spec, channels_last=True).eval()
+    return module.to(device).to(memory_format=torch.channels_last)
 
 
 def torch_forward(module: nn.Module, device: torch.device, half: torch.dtype | None = None) -> Forward:
@@ -124,8 +135,7 @@ def _compiled(prefix: Prefix, spec: ImageSpec) -> Forward:
         raise Unavailable("the network cannot be traced")
     if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):
         raise Unavailable("no C++ compiler")
-    module = PixelsToTaps(prefix, spec, channels_last=True).eval()
-    module = module.to(memory_format=torch.channels_last)
+    module = with_channels_last(prefix, spec, torch.device("cpu"))
     return torch_forward(torch.compile(module, options={"freezing": True}), torch.device("cpu"))  # type: ignore[arg-type]
 
 
@@ -135,7 +145,7 @@ def _openvino(prefix: Prefix, spec: ImageSpec, batch: int, cache: Path) -> Forwa
     _quiet_openvino()
     import openvino as ov
 
-    model = _converted(prefix, spec, batch, cache / "openvino")
+    model = _converted(prefix, spec, batch, cache / f"openvino-{batch}")
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}  # bf16 is off by a percent
     compiled = ov.compile_model(model, "CPU", settings)
     return lambda x: list(compiled(x).to_tuple())
@@ -163,14 +173,12 @@ def _converted(prefix: Prefix, spec: ImageSpec, batch: int, kept: Path) -> Any:
     with warnings.catch_warnings():  # OpenVINO traces by torch.jit, which torch would like to see go
         warnings.simplefilter("ignore")
         model = ov.convert_model(module, example_input=example, input=[tuple(example.shape)])
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".", suffix=".partial") as folder:
-        partial = Path(folder, kept.name)
-        ov.save_model(model, partial / MODEL, compress_to_fp16=False)
-        (partial / SEAL).write_text(_checksum(partial))
-        shutil.rmtree(kept, ignore_errors=True)  # a damaged one
-        with suppress(OSError):  # another process was first
-            partial.rename(kept)
+    with tempfile.TemporaryDirectory() as folder:
+        ov.save_model(model, Path(folder, MODEL), compress_to_fp16=False)
+        for name in FILES:
+            with replacing(kept / name) as partial:
+                shutil.copyfile(Path(folder, name), partial)
+    write_text(kept / SEAL, _checksum(kept))  # last: what it seals is complete
     return model
 
 
@@ -182,5 +190,4 @@ def _is_whole(kept: Path) -> bool:
 
 
 def _checksum(folder: Path) -> str:
-    weights, model = (folder / MODEL).with_suffix(".bin"), folder / MODEL
-    return digest_value([digest_bytes(file.read_bytes()) for file in (model, weights)])
+    return digest_value([digest_bytes((folder / name).read_bytes()) for name in FILES])

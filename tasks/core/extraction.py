@@ -21,6 +21,7 @@ from tasks.core.store import (
     drop,
     extend,
     holdings,
+    mark_used,
     set_folder,
     view_is_current,
     write_shard,
@@ -29,9 +30,9 @@ from tasks.core.store import (
 from tasks.core.taps import Tap
 
 SHARD_ROWS = 512
-"""Most rows of a shard, and"""
+"""So many rows make a shard, or"""
 SHARD_BYTES = 64 * 2**20
-"""most bytes of its features: what a killed run loses at most, and holds in memory."""
+"""so many bytes, whole batches: what a killed run loses, and holds in memory."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def open_set(root: Path, tap: Tap, identity: Mapping[str, object], verified: Sta
         verified: remembers which shards were found whole.
     """
     folder = set_folder(root, identity)
+    mark_used(folder)  # so that none is tidied away under a run
     held = holdings(folder, verified)
     if held.damaged:
         held = _drop_damaged(folder, Claims(root / ".claims", "damage"), verified)
@@ -154,18 +156,30 @@ class Extraction:
         total = len(todo)
         try:
             while todo:
-                left = len(todo)
-                for batch in run(self._claimed(todo)):
-                    self._add(batch)
-                    left -= len(batch.digests) + len(batch.failed)
-                    progress(total - left)
+                self._fill_once(todo, run, lambda left: progress(max(0, total - left)))
+                todo = self._wait(list(wanted))  # all: a shard may have been lost meanwhile
+        except BaseException as error:
+            if not isinstance(error, Exception):  # somebody stops the run: keep what is done
                 self._flush()
-                if self.claims.held:  # waiting for ourselves would have no end
-                    raise RuntimeError(f"{len(self.claims.held)} samples were claimed and never run")
-                todo = self._wait(todo)
-                progress(total - len(todo))
+            raise
         finally:
             self.claims.release(list(self.claims.held))
+
+    def _fill_once(
+        self,
+        todo: Sequence[str],
+        run: Callable[[Iterator[str]], Iterator[Batch]],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Extract what nobody else has in hand; `progress` is told how many are left."""
+        left = len(todo)
+        for batch in run(self._claimed(todo)):
+            self._add(batch)
+            left -= len(batch.digests) + len(batch.failed)
+            progress(left)
+        self._flush()
+        if self.claims.held:  # waiting for ourselves would have no end
+            raise RuntimeError(f"{len(self.claims.held)} samples were claimed and never run")
 
     def _claimed(self, todo: Sequence[str]) -> Iterator[str]:
         """Claim samples, a shard's worth at a time, as long as there are some that nobody has."""

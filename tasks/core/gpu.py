@@ -8,10 +8,11 @@ import torch
 
 from tasks.core.choice import relative_error
 from tasks.core.cuts import Prefix
-from tasks.core.engines import Engine, Forward, PixelsToTaps, torch_forward
+from tasks.core.engines import Engine, Forward, torch_forward, with_channels_last
+from tasks.core.errors import RequestError
 from tasks.core.media import ImageSpec
 
-BATCH, MOST_BATCH = 32, 1024
+BATCH, MOST_BATCH = 32, 512
 WORTH_DOUBLING = 1.05
 """A larger batch is taken if it is faster by this factor."""
 
@@ -30,17 +31,13 @@ def cuda_engine(
         probe: n -> (n, 3, crop, crop) uint8, to check and time with.
         half: whether float16 or bfloat16 products may be used.
     """
-    device = torch.device("cuda")
-    module = PixelsToTaps(prefix, spec, channels_last=True).eval()
-    module = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forms = {"float32": torch_forward(module, device)}
-    if half:
-        forms |= {
-            str(kind).removeprefix("torch."): torch_forward(module, device, kind)
-            for kind in (torch.float16, torch.bfloat16)
-        }
-    precision = best_precision(forms, probe(BATCH))
-    batch = best_batch(forms[precision], probe)
+    device, x = torch.device("cuda"), probe(BATCH)
+    torch.backends.cudnn.allow_tf32 = False  # or "float32" would not be
+    module = with_channels_last(prefix, spec, device)
+    kinds = {"float32": None} | ({"float16": torch.float16, "bfloat16": torch.bfloat16} if half else {})
+    forms = {name: torch_forward(module, device, kind) for name, kind in kinds.items()}
+    precision = best_precision({name: halving(form) for name, form in forms.items()}, x)
+    batch = best_batch(forms[precision], x)
     name = torch.cuda.get_device_name(device)
     return Engine("cuda", batch, halving(forms[precision]), f"{name}, {precision}")
 
@@ -59,14 +56,18 @@ def best_precision(forms: dict[str, Forward], x: np.ndarray) -> str:
     return "float32"
 
 
-def best_batch(forward: Forward, probe: Callable[[int], np.ndarray]) -> int:
-    """Double the batch while that makes it faster and the memory holds it."""
+def best_batch(forward: Forward, x: np.ndarray) -> int:
+    """Double the batch while that makes it faster and the memory holds it.
+
+    Args:
+        forward: fails with torch.OutOfMemoryError when a batch does not fit.
+        x: an input of the usual kind, repeated as needed.
+    """
     batch, rate = BATCH, 0.0
     while True:
         try:
-            found = _rate(forward, probe(batch))
+            found = _rate(forward, np.resize(x, (batch, *x.shape[1:])))
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
             return max(1, batch // 2)
         if found < WORTH_DOUBLING * rate:
             return batch // 2
@@ -79,7 +80,7 @@ def halving(forward: Forward) -> Forward:
     """Run a batch in halves when it does not fit any more, as when others use the GPU's memory.
 
     Raises:
-        torch.OutOfMemoryError: if one sample alone does not fit.
+        RequestError: if one sample alone does not fit.
     """
 
     def run(x: np.ndarray) -> list[np.ndarray]:
@@ -87,8 +88,11 @@ def halving(forward: Forward) -> Forward:
             return forward(x)
         except torch.OutOfMemoryError:
             if len(x) == 1:
-                raise
-            torch.cuda.empty_cache()
+                raise RequestError(
+                    "one picture does not fit in the GPU's memory; free some of it, or pin "
+                    'engine = "channels_last", which runs on the CPU'
+                ) from None
+        torch.cuda.empty_cache()  # only here has the failed pass let go of its memory
         halves = [run(x[: len(x) // 2]), run(x[len(x) // 2 :])]
         return [np.concatenate(rows) for rows in zip(*halves, strict=True)]
 

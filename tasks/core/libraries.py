@@ -96,17 +96,32 @@ def fetch(name: str, download: Download, place: Path) -> Path:
     return place
 
 
+def cached(download: Download) -> Path | None:
+    """Return a repository's file from Hugging Face's own cache, if it is there."""
+    if not download.repository:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, file, revision = _parts(download)
+    here = try_to_load_from_cache(repository, file, revision=revision)
+    return Path(here) if isinstance(here, str) else None
+
+
+def _parts(download: Download) -> tuple[str, str, str | None]:
+    """Take a repository's name, its file and its revision apart."""
+    repository, _, revision = download.repository.partition("@")
+    return repository, download.url.rsplit("/", 1)[1], revision or None
+
+
 def _from_repository(download: Download) -> Path:
-    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    repository, _, revision = download.repository.partition("@")
-    file = download.url.rsplit("/", 1)[1]
-    cached = try_to_load_from_cache(repository, file, revision=revision or None)
-    if isinstance(cached, str):
-        return Path(cached)
-    _knock(hf_hub_url(repository, file, revision=revision or None))
-    return Path(hf_hub_download(repository, file, revision=revision or None))
+    if (here := cached(download)) is not None:
+        return here
+    repository, file, revision = _parts(download)
+    _knock(hf_hub_url(repository, file, revision=revision))
+    return Path(hf_hub_download(repository, file, revision=revision))
 
 
 def _knock(url: str) -> None:

@@ -7,13 +7,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.claims import Claims
 from tasks.core.digest import StatCache, digest_value
 from tasks.core.extraction import Batch, Extraction, TapSet, engine_of, missing_rows, open_set, refresh_view
 from tasks.core.machine import library_version, machine
-from tasks.core.recipes import Recipe
+from tasks.core.recipes import AUTO, Recipe
 from tasks.core.store import load, set_folder
 from tasks.core.taps import LAST, Tap
 
@@ -57,7 +58,9 @@ class Passes:
         """
         taps = self.recipe.views[view]
         if self._lacking(taps, view):  # only now is the network loaded
-            for start, behind in self._kept_before(self._lacking(taps, view), view).items():
+            # Who pins an engine wants its bits; stored activations are rounded.
+            lacking = self._lacking(taps, view) if self.recipe.engine == AUTO else []
+            for start, behind in self._kept_before(lacking, view).items():
                 self._from_activations(self._open(Tap(start, "none"), view), behind, view)
             self._from_pixels(self._lacking(taps, view), view)
         claims = self._claims(view)
@@ -129,7 +132,7 @@ class Passes:
         if not sets:
             return
         taps, spec = [each.tap for each in sets], self.backbone.preprocessing
-        kept = self.artifacts.engines / digest_value([self.fingerprint, *map(str, taps), *machine()])
+        kept = self.artifacts.engines / self._kind(taps)
         lacking = missing_rows(self.places, [each.held.rows for each in sets])
         engine = open_engine(
             Prefix(self.network, taps),
@@ -145,6 +148,10 @@ class Passes:
 
         made = {"engine": engine.name, "device": engine.device, "from": "pixels"}
         self._run(sets, view, list(self.places), run, made)
+
+    def _kind(self, taps: list[Tap]) -> str:
+        """Name what an engine is made of and measured for."""
+        return digest_value([versions.EXTRACTOR, self.fingerprint, [str(tap) for tap in taps], machine()])
 
     def _run(
         self,

@@ -329,9 +329,9 @@ def test_unchanged_weights_are_read_once(backbone, seen, monkeypatch):
     assert backbone.fingerprint(seen) == first
 
 
-def test_missing_weights_are_an_os_error(backbone, seen):
+def test_weights_that_cannot_be_read_are_a_wrong_request(backbone, seen):
     backbone.weights.unlink()
-    with pytest.raises(OSError, match=r"weights\.pth"):
+    with pytest.raises(RequestError, match=r"weights\.pth: the weights cannot be read \(No such file"):
         backbone.fingerprint(seen)
 
 

@@ -14,7 +14,7 @@ from tasks.core.backbones import find_backbone
 from tasks.core.choice import MOST_ERROR, relative_error
 from tasks.core.cuts import Prefix
 from tasks.core.engine import open_engine, probe_input, run_activations
-from tasks.core.engines import CPU_ENGINES, Unavailable, build
+from tasks.core.engines import CPU_BATCH, CPU_ENGINES, Unavailable, build
 from tasks.core.errors import RequestError
 from tasks.core.media import ImageSpec
 from tasks.core.networks import freeze, load_network
@@ -74,6 +74,18 @@ def test_a_rows_bits_do_not_depend_on_its_place_or_company(prefix, cache, name):
         assert beside[::3].tobytes() == block[::3].tobytes()
 
 
+def test_engines_do_not_touch_each_others_bits(network, prefix, cache):
+    eager = build("eager", prefix, SPEC, cache)
+    x = probe_input(SPEC, eager.batch)
+    before = [row.tobytes() for row in eager.forward(x)]
+    for name in QUICK:
+        build(name, prefix, SPEC, cache)
+    activations = np.zeros((1, 40, 8, 8), np.float32)
+    list(run_activations(Prefix(network, [Tap("bn2")], start="blocks.2"), lambda some: activations, ["a"]))
+    assert [row.tobytes() for row in eager.forward(x)] == before
+    assert [row.tobytes() for row in build("eager", prefix, SPEC, cache).forward(x)] == before
+
+
 def test_a_converted_network_is_kept_and_gives_the_same_bits(prefix, tmp_path, monkeypatch):
     first = build("openvino", prefix, SPEC, tmp_path)
     x = probe_input(SPEC, first.batch)
@@ -81,7 +93,7 @@ def test_a_converted_network_is_kept_and_gives_the_same_bits(prefix, tmp_path, m
     monkeypatch.setattr(engines, "PixelsToTaps", None)  # nothing is converted again
     again = build("openvino", prefix, SPEC, tmp_path).forward(x)
     assert [row.tobytes() for row in again] == [row.tobytes() for row in rows]
-    assert [path.name for path in tmp_path.iterdir()] == ["openvino"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"openvino-{CPU_BATCH['openvino']}"]
 
 
 @pytest.mark.parametrize("hurt", ["model.xml", "model.bin", "seal"])
@@ -89,14 +101,15 @@ def test_a_damaged_converted_network_is_converted_anew(prefix, tmp_path, hurt):
     first = build("openvino", prefix, SPEC, tmp_path)
     x = probe_input(SPEC, first.batch)
     rows = first.forward(x)
-    file = tmp_path / "openvino" / hurt
+    [kept] = tmp_path.iterdir()
+    file = kept / hurt
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4
     file.unlink()  # the first engine still reads the old one
     file.write_bytes(data)
     again = build("openvino", prefix, SPEC, tmp_path).forward(x)
     assert [row.tobytes() for row in again] == [row.tobytes() for row in rows]
-    assert engines._is_whole(tmp_path / "openvino")
+    assert engines._is_whole(kept)
 
 
 def test_converting_sends_nothing_home(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import gpu
+from tasks.core.errors import RequestError
 from tasks.core.gpu import BATCH, MOST_BATCH, best_batch, best_precision, halving
 
 
@@ -31,8 +32,9 @@ def test_the_first_format_that_is_close_enough_is_taken():
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_format_that_overflows_is_not_taken():
-    overflow = lambda x: [block * np.float32(np.inf) for block in exact(x)]  # noqa: E731
-    assert best_precision({"float32": exact, "float16": overflow}, probe(4)) == "float32"
+    for worst in (np.inf, np.nan):
+        overflow = lambda x, worst=worst: [block * np.float32(worst) for block in exact(x)]  # noqa: E731
+        assert best_precision({"float32": exact, "float16": overflow}, probe(4)) == "float32"
 
 
 def limited(most: int, calls: list[int]):
@@ -55,7 +57,7 @@ def test_a_batch_that_does_not_fit_runs_in_halves_with_the_same_rows(n, most):
 
 
 def test_one_sample_that_does_not_fit_is_told():
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RequestError, match="one picture does not fit"):
         halving(limited(0, []))(probe(8))
 
 
@@ -75,18 +77,18 @@ def rated(rates: dict[int, float], most: int, monkeypatch):
 
 def test_the_batch_doubles_while_that_is_faster(monkeypatch):
     rates = {32: 100.0, 64: 180.0, 128: 200.0, 256: 201.0, 512: 400.0, 1024: 1.0}
-    assert best_batch(rated(rates, 10**6, monkeypatch), probe) == 128
+    assert best_batch(rated(rates, 10**6, monkeypatch), probe(BATCH)) == 128
 
 
 def test_the_batch_stays_below_what_the_memory_holds(monkeypatch):
     rates = {BATCH * 2**turn: 100.0 * 2**turn for turn in range(8)}
-    assert best_batch(rated(rates, 300, monkeypatch), probe) == 256
+    assert best_batch(rated(rates, 300, monkeypatch), probe(BATCH)) == 256
 
 
 def test_the_batch_has_an_end(monkeypatch):
     rates = {BATCH * 2**turn: 100.0 * 2**turn for turn in range(8)}
-    assert best_batch(rated(rates, 10**6, monkeypatch), probe) == MOST_BATCH
+    assert best_batch(rated(rates, 10**6, monkeypatch), probe(BATCH)) == MOST_BATCH
 
 
 def test_a_memory_smaller_than_the_first_batch(monkeypatch):
-    assert best_batch(rated({}, 8, monkeypatch), probe) == BATCH // 2
+    assert best_batch(rated({}, 8, monkeypatch), probe(BATCH)) == BATCH // 2
