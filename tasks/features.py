@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tasks.caching import cached_stage
@@ -36,7 +35,7 @@ def extract(
             yield progress.advance_to
 
     table = read_table(samples.table)
-    places = dict(zip(table["digest"], map(Path, table["path"]), strict=True))
+    places = dict(zip(table["digest"], table["path"], strict=True))
     passes = Passes(backbone, recipe, artifacts, places, show)
     sets = {view: passes.fill(view) for view in recipe.views}
     return Features.model_construct(  # checked just now

@@ -44,7 +44,7 @@ class Passes:
     backbone: Backbone
     recipe: Recipe
     artifacts: Artifacts
-    places: Mapping[str, Path]
+    places: Mapping[str, str]
     show: Show
     ran: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class Passes:
         )
 
         def run(digests: Iterator[str]) -> Iterator[Batch]:
-            return run_prefix(engine, ((digest, self.places[digest]) for digest in digests), spec, view)
+            return run_prefix(engine, ((each, Path(self.places[each])) for each in digests), spec, view)
 
         made = {"engine": engine.name, "device": engine.device, "from": "pixels"}
         self._run(sets, view, list(self.places), run, made)

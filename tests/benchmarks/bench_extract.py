@@ -92,7 +92,8 @@ def end_to_end(backbone: Backbone, places: dict[str, Path], tap: Tap, engines: P
     with tempfile.TemporaryDirectory() as root:
         artifacts = Artifacts(Path(root))
         artifacts.engines.symlink_to(engines)
-        passes = Timed(backbone, Recipe({"centre": (tap,)}, "float16"), artifacts, places, unseen)
+        recipe, files = Recipe({"centre": (tap,)}, "float16"), {name: str(at) for name, at in places.items()}
+        passes = Timed(backbone, recipe, artifacts, files, unseen)
         started = time.perf_counter()
         passes.fill("centre")
         whole = time.perf_counter() - started

@@ -55,7 +55,7 @@ def main() -> None:
     assert (len(table), len(quarantine)) == (number, 0)
     backbone = find_backbone("lite0", resize=4, crop=4)
     recipe = Recipe({"centre": (Tap("2", "mean"),)}, "float16", "channels_last")
-    by_digest = dict(zip(table["digest"], map(Path, table["path"]), strict=True))
+    by_digest = dict(zip(table["digest"], table["path"], strict=True))
     passes = Passes(backbone, recipe, artifacts, by_digest, unseen)
     [filled] = passes.fill("centre")
     assert len(filled.held.rows) == number
