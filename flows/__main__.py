@@ -122,13 +122,7 @@ def _add_study(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one of the study's keys, such as data.max_bad=0.1",
     )
-    command.add_argument(
-        "--artifacts",
-        type=Path,
-        default=Path("artifacts"),
-        metavar="DIR",
-        help="where outputs go (default: artifacts)",
-    )
+    _add_artifacts(command)
 
 
 def _add_backbone(command: argparse.ArgumentParser) -> None:
@@ -154,13 +148,17 @@ def _add_cache(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     tidy.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     for parser in (listing, check, tidy):
-        parser.add_argument(
-            "--artifacts",
-            type=Path,
-            default=Path("artifacts"),
-            metavar="DIR",
-            help="where outputs are (default: artifacts)",
-        )
+        _add_artifacts(parser)
+
+
+def _add_artifacts(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--artifacts",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="DIR",
+        help="the folder of outputs (default: artifacts)",
+    )
 
 
 if __name__ == "__main__":

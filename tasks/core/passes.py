@@ -1,7 +1,7 @@
 """A backbone's rows for a view: from stored activations where a cut before the tap is kept, else from pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "torchvision", "timm", "openvino", "pillow", "h5py", "numpy")
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(what runs, how many samples) -> a block in which the number done by now is told."""
+"""(view, how many samples) -> a block in which the number done by now is told."""
+
+
+@contextmanager
+def show_nothing(view: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Let a pass run without a word."""
+    yield lambda done: None
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Passes:
     recipe: Recipe
     artifacts: Artifacts
     places: Mapping[str, str]
-    show: Show
+    show: Show = show_nothing
     ran: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 

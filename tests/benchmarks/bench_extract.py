@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +69,6 @@ def backbone_of(name: str, folder: Path) -> Backbone:
     return find_backbone(str(weights), architecture="resnet50")
 
 
-@contextmanager
-def unseen(view: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show no progress."""
-    yield lambda done: None
-
-
 class Timed(Passes):
     """Passes that tell how long the extraction itself took, start-up not counted."""
 
@@ -93,7 +86,7 @@ def end_to_end(backbone: Backbone, places: dict[str, Path], tap: Tap, engines: P
         artifacts = Artifacts(Path(root))
         artifacts.engines.symlink_to(engines)
         recipe, files = Recipe({"centre": (tap,)}, "float16"), {name: str(at) for name, at in places.items()}
-        passes = Timed(backbone, recipe, artifacts, files, unseen)
+        passes = Timed(backbone, recipe, artifacts, files)
         started = time.perf_counter()
         passes.fill("centre")
         whole = time.perf_counter() - started

@@ -5,8 +5,6 @@ Run in a process of its own by tests/core/test_memory.py: `many_samples.py NUMBE
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +31,6 @@ def draw(folder: Path, number: int) -> None:
         (place / f"{turn}.ppm").write_bytes(b"P6 4 4 255\n" + rng.bytes(48))
 
 
-@contextmanager
-def unseen(view: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show no progress."""
-    yield lambda done: None
-
-
 def main() -> None:
     """Do what the samples stage and the features stage do."""
     number, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -56,7 +48,7 @@ def main() -> None:
     backbone = find_backbone("lite0", resize=4, crop=4)
     recipe = Recipe({"centre": (Tap("2", "mean"),)}, "float16", "channels_last")
     by_digest = dict(zip(table["digest"], table["path"], strict=True))
-    passes = Passes(backbone, recipe, artifacts, by_digest, unseen)
+    passes = Passes(backbone, recipe, artifacts, by_digest)
     [filled] = passes.fill("centre")
     assert len(filled.held.rows) == number
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

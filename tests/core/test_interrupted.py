@@ -9,8 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,11 +51,6 @@ def tiny_network() -> nn.Module:
     return freeze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, stride=4)))
 
 
-@contextmanager
-def unseen(view: str, total: int) -> Iterator[Any]:
-    yield lambda done: None
-
-
 def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None) -> None:
     """Extract everything; each sample that goes through the network is written down at once."""
     torch.set_num_threads(1)
@@ -71,7 +65,7 @@ def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None)
 
     tasks.core.engine.run_prefix = logged
     places = {path.stem: str(path) for path in sorted(folder.iterdir())}
-    passes = Passes(find_backbone("lite0", resize=24, crop=20), RECIPE, Artifacts(root), places, unseen)
+    passes = Passes(find_backbone("lite0", resize=24, crop=20), RECIPE, Artifacts(root), places)
     if pipe is not None:
         pipe.send("ready")
         pipe.recv()
