@@ -214,6 +214,7 @@ def test_fifty_killed_runs_are_finished_by_the_next(folder, tmp_path, undisturbe
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_a_thousand_killed_runs_are_finished_by_the_next(folder, tmp_path, undisturbed):
     kill_many(1000, folder, tmp_path, undisturbed)
 

@@ -11,6 +11,7 @@ SOLAR = Path(__file__).parents[2] / "flows" / "studies" / "solar.toml"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(find_spec("elpv_dataset") is None, reason="elpv-dataset is not installed (extra `demo`)")
 def test_solar_cells_reach_their_scores_and_a_second_run_repeats_nothing(run):
     first = run(load_study(SOLAR))
