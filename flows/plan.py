@@ -14,13 +14,12 @@ from tasks.core.store import set_folder
 from tasks.core.taps import spell
 
 
-def show_plan(study: Study, artifacts: Path, rate: float | None = None) -> int:
+def show_plan(study: Study, artifacts: Path) -> int:
     """Print what a run of a study would read, extract and train.
 
     Args:
         study: what would run.
         artifacts: the folder for all outputs.
-        rate: samples a second that the network is known to do here, or None.
 
     Returns:
         0, the exit code.
@@ -47,7 +46,7 @@ def show_plan(study: Study, artifacts: Path, rate: float | None = None) -> int:
         for trial in study.trials()
     ]
     plan = decide(survey(study.source(), here), wanted, trials, study.split_specs(), here)
-    _show(console, study, plan, rate)
+    _show(console, study, plan)
     return 0
 
 
@@ -69,7 +68,7 @@ def wanted_sets(study: Study, here: Artifacts) -> list[Wanted]:
     ]
 
 
-def _show(console: Console, study: Study, plan: Plan, rate: float | None) -> None:
+def _show(console: Console, study: Study, plan: Plan) -> None:
     found = plan.survey
     console.print(
         f"samples: {found.rows:,} listed, {found.unchanged:,} files unchanged, {found.unread:,} to read "
@@ -78,9 +77,7 @@ def _show(console: Console, study: Study, plan: Plan, rate: float | None) -> Non
     console.print(_feature_table(plan))
     for name in study.used_backbones():
         if passes := plan.to_extract(name):
-            console.print(
-                f"{name}: {_at_most(plan)}{passes:,} passes through the network{_time(passes, rate)}"
-            )
+            console.print(f"{name}: {_at_most(plan)}{passes:,} passes through the network")
     console.print(_trial_table(plan))
     if plan.is_empty():
         console.print("nothing to do")
@@ -135,10 +132,3 @@ def _size(each: SetPlan, rows: int) -> str:
     if not rows:
         return "0"
     return "not known yet" if each.row_bytes is None else f"{each.row_bytes * rows / 1e6:,.1f} MB"
-
-
-def _time(passes: int, rate: float | None) -> str:
-    if rate is None:
-        return ""
-    seconds = passes / rate
-    return f", about {seconds / 60:,.0f} minutes" if seconds > 90 else f", about {seconds:,.0f} s"

@@ -47,14 +47,12 @@ class Wanted:
         tap: as experiments spell it.
         view: sets of one view are filled by one pass.
         folder: where the set lies, or will.
-        row_bytes: bytes of a row as stored, where that is known beforehand.
     """
 
     backbone: str
     tap: str
     view: str
     folder: Path
-    row_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _plan_set(
         held=len(digests) - len(missing),
         missing=missing,
         reason=_reason(here, kin) if missing or not here.shards else "",
-        row_bytes=_row_bytes(here.shards[0].layout) if here.shards else each.row_bytes,
+        row_bytes=_row_bytes(here.shards[0].layout) if here.shards else None,
     )
 
 

@@ -30,8 +30,10 @@ from torchvision import transforms
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.digest import digest_bytes
-from tasks.core.engine import open_engine, probe_input
+from tasks.core.engine import open_engine, probe_input, run_prefix
+from tasks.core.engines import Engine
 from tasks.core.machine import machine
+from tasks.core.media import ImageSpec
 from tasks.core.passes import Passes
 from tasks.core.recipes import Recipe
 from tasks.core.taps import Tap, parse_tap
@@ -145,6 +147,14 @@ def pure_forward(forward: Callable[[np.ndarray], object], x: np.ndarray, seconds
     return turns * len(x) / (time.perf_counter() - started)
 
 
+def decoding_alone(places: dict[str, Path], spec: ImageSpec) -> float:
+    """Read, check and decode as the engine does, with no network behind; return pictures a second."""
+    none = Engine("none", 16, lambda x: [x[:, 0, 0, :1].astype(np.float32)])
+    started = time.perf_counter()
+    done = sum(len(batch.digests) for batch in run_prefix(none, places.items(), spec))
+    return done / (time.perf_counter() - started)
+
+
 def thingsvision_loop(python: str, name: str, folder: Path, most: int) -> float | None:
     """Run thingsvision in its own Python; None if it has none."""
     source, model, module = {
@@ -183,6 +193,7 @@ def bench(name: str, places: dict[str, Path], scratch: Path) -> None:
             "end to end": rate,
             "start-up, s": startup,
             "forward alone": pure_forward(engine.forward, x),
+            "decoding alone": decoding_alone(places, backbone.preprocessing),
             "plain loop": plain_loop(network, paths[: PLAIN_PICTURES[name]]),
         }
         if python and (other := thingsvision_loop(python, name, paths[0].parent, PLAIN_PICTURES[name])):

@@ -240,14 +240,11 @@ def _set(wanted, missing):
     return SetPlan(wanted, 0, frozenset(missing), "", None)
 
 
-def test_the_size_of_a_row_is_known_from_a_stored_shard_or_told_beforehand(study):
+def test_the_size_of_a_row_is_known_from_a_stored_shard(study):
     study.read()
     study.extract(TAPS[:1])
     [stored, new] = study.plan().sets
     assert (stored.row_bytes, new.row_bytes) == (2 * WIDTH, None)
-    found = survey(study.source, study.here)
-    told = Wanted("net", "x", "centre", study.here.features / "x", row_bytes=99)
-    assert decide(found, [told], [], SPLITS, study.here).sets[0].row_bytes == 99
 
 
 def test_what_a_run_would_refuse_is_refused(study, pictures):

@@ -32,8 +32,8 @@ def study(pictures, monkeypatch):
 def plan(tmp_path, capsys):
     """Print a study's plan and return its lines, spaces squeezed."""
 
-    def told(study, rate=None):
-        assert show_plan(study, tmp_path / "artifacts", rate) == 0
+    def told(study):
+        assert show_plan(study, tmp_path / "artifacts") == 0
         return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
 
     return told
@@ -44,13 +44,13 @@ def starting(lines, *start):
 
 
 def test_a_new_study_is_all_to_do_at_most(study, plan):
-    lines = plan(study, rate=12.0)
+    lines = plan(study)
     assert lines[0] == (
         "samples: 24 listed, 0 files unchanged, 24 to read (new or changed), 0 known to be set aside"
     )
     for tap in ("blocks.1:mean", "blocks.2:mean"):
         assert starting(lines, f"small {tap} 0 at most 24 not known yet none of this backbone yet")
-    assert starting(lines, "small: at most 24 passes through the network, about 2 s")
+    assert starting(lines, "small: at most 24 passes through the network")
     assert starting(lines, "early 0 at most 2")
     assert lines[-1].startswith("at most:")
 
@@ -106,7 +106,3 @@ def test_neither_prefect_nor_torch_is_imported(study, tmp_path):
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_times_are_told_in_minutes_where_they_are_long(study, plan):
-    assert starting(plan(study, rate=0.1), "small: at most 24 passes through the network, about 4 minutes")
