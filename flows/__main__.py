@@ -21,6 +21,11 @@ PREFECT_DEFAULTS = {
 """Nothing leaves the machine, a slow machine has time to start the server, and errors are told once, by us."""
 
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+"""Read when torch is loaded. Threads that spin while another program has their processor wait for it: training
+beside a busy program takes several times as long, or a hundred times."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 

@@ -41,9 +41,11 @@ def show_plan(study: Study, artifacts: Path) -> int:
     trials = [
         (
             trial,
-            trial.sets({tap: name for (backbone, tap), name in names.items() if backbone == trial.backbone}),
+            trial.inputs.sets(
+                {tap: name for (backbone, tap), name in names.items() if backbone == trial.inputs.backbone}
+            ),
         )
-        for trial in study.trials()
+        for trial in study.grids()
     ]
     plan = decide(survey(study.source(), here), wanted, trials, study.split_specs(), here)
     _show(console, study, plan)

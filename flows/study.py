@@ -5,16 +5,18 @@ Reading a study imports neither Prefect nor torch, so a wrong one is refused at 
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.errors import RequestError
-from tasks.core.heads import Experiment
+from tasks.core.heads import Grid, Inputs
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import parse_view
 from tasks.core.recipes import Recipe
@@ -22,14 +24,33 @@ from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable
 from tasks.core.taps import CENTRE, Tap, parse_tap
+from tasks.core.wishes import Wish
 
-STRENGTHS = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0)
-"""Half decades; standardised features, and the loss is a mean, so they suit data sets of any size."""
+STRENGTHS = {
+    "softmax": (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0),
+    "ridge": (0.1, 1.0, 10.0, 100.0, 1000.0),
+}
+"""Standardised features, and the loss is a mean, so they suit data sets of any size."""
+
+SHARED_KEYS = frozenset({"name", "backbone", "taps", "views", "head"})
+HEAD_KEYS: dict[str, tuple[str, ...]] = {
+    "softmax": ("strengths", "class_weights"),
+    "ridge": ("strengths", "class_weights"),
+    "knn": ("k",),
+    "centroid": (),
+    "mlp": ("hidden", "learning_rates", "weight_decays", "dropouts", "seeds"),
+}
+"""What can be set of each head beside what every experiment has."""
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+Hidden = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=2)]
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class _Part(BaseModel):
@@ -98,14 +119,62 @@ class SplitSettings(_Part):
 
 
 class ExperimentSettings(_Part):
-    """One head on given taps."""
+    """A grid of heads on given taps: one for each combination of the lists. Inner folds choose among them."""
 
     name: Name
     backbone: str | None = Field(None, description="the only one if not given")
     taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
     views: Annotated[tuple[str, ...], Field(min_length=1)] = (CENTRE,)
-    head: Literal["softmax"] = "softmax"
-    strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = STRENGTHS
+    head: Literal["softmax", "ridge", "mlp", "knn", "centroid"] = "softmax"
+    strengths: Many[Positive] | None = Field(None, description="softmax, ridge: of the L2 penalty")
+    class_weights: Many[Literal["none", "balanced"]] = ("none",)
+    k: Many[Annotated[int, Field(gt=0)]] = Field((1, 5, 15, 45), description="knn: how many neighbours vote")
+    hidden: Many[Hidden] = Field(((256,),), description="mlp: widths of one or two hidden layers")
+    learning_rates: Many[Positive] = (1e-3,)
+    weight_decays: Many[NotNegative] = (0.01,)
+    dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = (0.0, 0.5)
+    seeds: Many[int] = (0,)
+
+    @model_validator(mode="after")
+    def _keys_fit_the_head(self) -> Self:
+        for key in sorted(self.model_fields_set - SHARED_KEYS):
+            if key not in HEAD_KEYS[self.head]:
+                own = ", ".join(HEAD_KEYS[self.head]) or "none"
+                raise ValueError(
+                    f"experiment {self.name!r}: {key} does not go with head {self.head!r} (its own keys: {own})"
+                )
+        return self
+
+    def hypers(self) -> tuple[Hyper, ...]:
+        """Every combination once, in the order of the lists; strengths ascend."""
+        strengths = sorted(self.strengths or STRENGTHS[self.head])
+        kinds: dict[str, Iterable[Hyper]] = {
+            "softmax": (Softmax(s, way) for way, s in product(self.class_weights, strengths)),
+            "ridge": (Ridge(s, way) for way, s in product(self.class_weights, strengths)),
+            "knn": map(Neighbours, self.k),
+            "centroid": [Centroid()],
+            "mlp": (
+                Mlp(*each)
+                for each in product(
+                    self.hidden, self.learning_rates, self.weight_decays, self.dropouts, self.seeds
+                )
+            ),
+        }
+        return tuple(dict.fromkeys(kinds[self.head]))
+
+
+class OperatingPointSettings(_Part):
+    """A recall or precision that is wanted; inner folds choose the threshold, the test part tells what it gives."""
+
+    label: str | None = Field(None, description="the class to find; the last by name if not given")
+    recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    precision: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        if (self.recall is None) == (self.precision is None):
+            raise ValueError("an operating point wants either recall or precision")
+        return self
 
 
 class Reference(_Part):
@@ -126,6 +195,7 @@ class Study(_Part):
     experiments: Annotated[tuple[ExperimentSettings, ...], Field(min_length=1)] = (
         ExperimentSettings(name="last layer"),
     )
+    operating_points: tuple[OperatingPointSettings, ...] = ()
     references: tuple[Reference, ...] = ()
 
     @model_validator(mode="after")
@@ -179,25 +249,31 @@ class Study(_Part):
             weights=settings.weights,
         )
 
-    def trials(self) -> list[Experiment]:
+    def grids(self) -> list[Grid]:
         """The experiments, as the core wants them, with each backbone's own name for its last cut."""
         return [
-            Experiment(
+            Grid(
                 name=each.name,
-                backbone=self._backbone_of(each),
-                taps=tuple(str(tap) for tap in self._taps(each)),
-                strengths=tuple(sorted(set(each.strengths))),
-                views=tuple(dict.fromkeys(parse_view(view) for view in each.views)),
+                inputs=Inputs(
+                    backbone=self._backbone_of(each),
+                    taps=tuple(str(tap) for tap in self._taps(each)),
+                    views=tuple(dict.fromkeys(parse_view(view) for view in each.views)),
+                ),
+                hypers=each.hypers(),
             )
             for each in self.experiments
         ]
 
+    def wishes(self) -> tuple[Wish, ...]:
+        """The operating points, as the core wants them."""
+        return tuple(Wish(**each.model_dump()) for each in self.operating_points)
+
     def recipe(self, backbone: str) -> Recipe:
         """Every tap that the study wants of a backbone, once for each view."""
         wanted: dict[str, set[Tap]] = {}
-        for each in self.trials():
-            for view in each.views if each.backbone == backbone else ():
-                wanted.setdefault(view, set()).update(map(parse_tap, each.taps))
+        for seen in (grid.inputs for grid in self.grids()):
+            for view in seen.views if seen.backbone == backbone else ():
+                wanted.setdefault(view, set()).update(map(parse_tap, seen.taps))
         settings = self.backbones[backbone]
         return Recipe(
             {view: tuple(sorted(taps)) for view, taps in sorted(wanted.items())},
@@ -211,7 +287,7 @@ class Study(_Part):
 
     def used_backbones(self) -> list[str]:
         """The backbones that an experiment uses, in the study's order."""
-        used = {experiment.backbone for experiment in self.trials()}
+        used = {grid.inputs.backbone for grid in self.grids()}
         return [name for name in self.backbones if name in used]
 
 

@@ -9,6 +9,7 @@ from flows.stages import Stages
 from flows.study import Study
 from tasks.copies import find_copies
 from tasks.core.artifacts import Artifacts
+from tasks.core.trials import name_of, together
 from tasks.features import extract
 from tasks.heads import train
 from tasks.references import Features, Heads, Samples
@@ -35,17 +36,23 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
 
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
     samples, features = _extract(study, samples, stages, here)
-    trained: list[Heads] = [
+    trained = [
         stages.run(
-            f"train {trial.name}", train, study.name, trial, features[trial.backbone], samples, splits, here
+            f"train {name_of(some)}",
+            train,
+            study.name,
+            name_of(some),
+            some,
+            features[some[0].inputs.backbone],
+            samples,
+            splits,
+            here,
         )
-        for trial in study.trials()
+        for some in together(study.grids())
     ]
-    scores = stages.run("scores", score_all, study.name, samples, splits, trained)
-    first = study.trials()[0]
-    copies = stages.run(
-        "near copies", find_copies, study.name, samples, features[first.backbone], first, here
-    )
+    scores = stages.run("scores", score_all, study.name, samples, splits, study.wishes(), trained)
+    seen = study.grids()[0].inputs
+    copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
     story = _story(study, samples, features, trained, stages)
     summary: dict[str, Any] = stages.run(
         "report", write_report, study.name, samples, trained, scores, copies, story, here
@@ -76,11 +83,13 @@ def _story(
     extracted = max(
         0 if stages.was_cached(f"features {name}") else each.extracted for name, each in features.items()
     )
-    fresh = [
-        head.trained and not stages.was_cached(f"train {heads.experiment}")
-        for heads in trained
-        for head in heads.heads
-    ]
+    total = sum(len(keys) * len(heads.shelves) for heads in trained for keys in heads.grids.values())
+    fresh = sum(
+        len(shelf.trained)
+        for some, heads in zip(together(study.grids()), trained, strict=True)
+        for shelf in heads.shelves
+        if not stages.was_cached(f"train {name_of(some)}")
+    )
     return {
         "target": study.data.target,
         "headline": "weighted accuracy" if study.data.weight else "accuracy",
@@ -90,7 +99,7 @@ def _story(
             "reused": max(0, samples.total - extracted),  # some may have been set aside since
             "quarantined": samples.quarantined,
         },
-        "experiments": {"total": len(fresh), "trained": sum(fresh), "reused": len(fresh) - sum(fresh)},
+        "experiments": {"total": total, "trained": fresh, "reused": total - fresh},
         "stages": [vars(stage) for stage in stages.ran],
         "notes": {split.name: split.note for split in study.splits},
         "references": [reference.model_dump() for reference in study.references],

@@ -1,105 +1,160 @@
-"""Stage 3: each experiment trains one head per split on the kept features."""
+"""Stage 3: experiments that see the same features are trained together, a head each for every split."""
 
+import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tasks.caching import cached_stage
+from tasks.core import versions
 from tasks.core.artifacts import Artifacts
-from tasks.core.digest import digest_bytes
-from tasks.core.heads import Experiment, HeadFile, save_head
+from tasks.core.heads import Grid, HeadFile, head_key, held, save_heads
+from tasks.core.hyper import Hyper, spelled
 from tasks.core.splits import SplitSpec
-from tasks.core.store import holdings, load
+from tasks.core.store import holdings
+from tasks.core.stored import Stored
 from tasks.core.tables import read_table
-from tasks.core.trials import Part, head_path, is_whole, labelled, list_heads, parts_of, trial_identity
+from tasks.core.trials import Part, labelled, list_shelves, parts_of, shelf_of, shelves_identity
 from tasks.progress import Progress
-from tasks.references import Features, Head, Heads, Samples
+from tasks.references import Features, Heads, Samples, Shelf
 
 
 def _identity(inputs: dict[str, Any]) -> object:
-    experiment: Experiment = inputs["experiment"]
-    features: Features = inputs["features"]
-    sets = experiment.sets(features.sets)
+    grids: tuple[Grid, ...] = inputs["grids"]
+    shared = grids[0].inputs
     return [
-        experiment.name,
-        *trial_identity(experiment, sets, inputs["samples"].identity, inputs["splits"]),
+        versions.TRAINER,
+        [[grid.name, [spelled(hyper) for hyper in grid.hypers]] for grid in grids],
+        *shelves_identity(
+            shared,
+            shared.sets(inputs["features"].sets),
+            inputs["samples"].identity,
+            inputs["splits"],
+        ),
     ]
 
 
-@cached_stage("heads", "{study}: train {experiment.name}", _identity)
+@cached_stage("heads", "{study}: train {what}", _identity)
 def train(
     study: str,
-    experiment: Experiment,
+    what: str,
+    grids: tuple[Grid, ...],
     features: Features,
     samples: Samples,
     splits: tuple[SplitSpec, ...],
     artifacts: Artifacts,
 ) -> Heads:
-    """Train what is not there yet, one head for each split and seed.
+    """Train what is not there yet of experiments with the same inputs, for each split and seed.
 
     Raises:
         RequestError: if the samples cannot be split as asked.
     """
-    table = labelled(read_table(samples.table))
-    sets = experiment.sets(features.sets)
-    heads, rows = [], None
-    with Progress(f"{study}: train {experiment.name}", sum(len(spec.seeds) for spec in splits)) as progress:
-        for part in parts_of(table, splits):
-            path = head_path(artifacts.heads, experiment, sets, table, part)
-            found = is_whole(path)
-            if not found:
-                rows = _feature_rows(experiment, sets, table, artifacts) if rows is None else rows
-                save_head(path, _train(experiment, table, rows, part))
-            heads.append(
-                Head(
-                    path=path,
-                    digest=digest_bytes(path.read_bytes()),
-                    split=part.spec.name,
-                    seed=part.seed,
-                    trained=not found,
-                )
-            )
-            progress.advance_to(len(heads))
-    identity = trial_identity(experiment, sets, samples.identity, splits)
-    list_heads(artifacts.heads, identity, [(head.path, head.digest) for head in heads])
-    return Heads.model_construct(artifacts=artifacts.root, experiment=experiment.name, heads=heads)
+    table, inputs = labelled(read_table(samples.table)), grids[0].inputs
+    sets = inputs.sets(features.sets)
+    hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
+    shelves, rows = [], _Features(sets, len(inputs.taps), table.digest.to_numpy(), artifacts)
+    total = len(hypers) * sum(len(spec.seeds) for spec in splits)
+    with Progress(f"{study}: train {what}", total) as progress:
+        for number, part in enumerate(parts_of(table, splits)):
+            place = shelf_of(artifacts.heads, inputs, sets, table, part)
+            found, damaged = held(place, artifacts.seen("head"))
+            lacking = {key: hyper for key, hyper in hypers.items() if key not in found}
+            for path in damaged:
+                path.unlink(missing_ok=True)
+            if lacking:
+                before = number * len(hypers) + len(hypers) - len(lacking)
+                path = _train(place, lacking, table, rows, part, progress, before)
+                found |= dict.fromkeys(lacking, path)
+            shelves.append(_shelf(part, found, hypers, lacking))
+            progress.advance_to((number + 1) * len(hypers))
+    identity = shelves_identity(inputs, sets, samples.identity, splits)
+    list_shelves(artifacts.heads, identity, [Path(shelf.folder) for shelf in shelves])
+    names = {grid.name: [head_key(hyper) for hyper in grid.hypers] for grid in grids}
+    return Heads.model_construct(artifacts=artifacts.root, grids=names, shelves=shelves)
 
 
-def _train(experiment: Experiment, table: pd.DataFrame, rows: list[np.ndarray], part: Part) -> HeadFile:
+def _shelf(part: Part, found: dict[str, Path], hypers: dict[str, Hyper], lacking: dict[str, Hyper]) -> Shelf:
+    files = list(dict.fromkeys(found[key] for key in hypers))
+    return Shelf(
+        split=part.spec.name,
+        seed=part.seed,
+        folder=files[0].parent,
+        files=[path.name for path in files],
+        heads={key: files.index(found[key]) for key in hypers},
+        trained=list(lacking),
+    )
+
+
+class _Features:
+    """The features of the labelled samples, read when they are first asked for.
+
+    A run that has nothing to train shall not wait for them.
+    """
+
+    def __init__(self, sets: list[str], taps: int, digests: np.ndarray, artifacts: Artifacts) -> None:
+        self.sets, self.taps, self.digests, self.artifacts = sets, taps, digests, artifacts
+        self._whole: np.ndarray | None = None
+
+    def of(self, rows: np.ndarray) -> "np.ndarray | Stored":
+        """The rows where a mask is true, (V * n, D), or a source of them where they do not fit in memory."""
+        seen = self.artifacts.seen("shard")
+        each = [holdings(self.artifacts.features / name, seen) for name in self.sets]
+        views = tuple(tuple(each[start : start + self.taps]) for start in range(0, len(each), self.taps))
+        if not Stored(views, tuple(self.digests)).fits():
+            return Stored(views, tuple(self.digests[rows]))
+        if self._whole is None:
+            self._whole = Stored(views, tuple(self.digests)).in_memory()
+        picked: np.ndarray = self._whole[np.tile(rows, len(views))]
+        return picked
+
+
+def _train(
+    place: Path,
+    hypers: dict[str, Hyper],
+    table: pd.DataFrame,
+    features: _Features,
+    part: Part,
+    progress: Progress,
+    before: int,
+) -> Path:
+    """Train heads on one part, let each speak of its test rows, and keep them."""
     # Imported here, not above: a run that has nothing to train shall not wait for torch.
-    from tasks.core.selection import Rows, mean_log_proba, stacked, train_softmax
+    from tasks.core.selection import Rows, said_of, train_heads
 
     classes = sorted(table.label.unique())
     labels = table.label.map({name: number for number, name in enumerate(classes)}).to_numpy()
-    training = [Rows(view, labels, table.weight.to_numpy(), part.groups).at(~part.test) for view in rows]
-    chosen = train_softmax(
-        stacked(training), classes=len(classes), strengths=experiment.strengths, seed=part.seed
+    seen, views = ~part.test, len(features.sets) // features.taps
+    training = Rows(features.of(seen), labels[seen], table.weight.to_numpy()[seen], part.groups[seen], views)
+    started = time.perf_counter()
+    trained = train_heads(
+        training,
+        list(hypers.values()),
+        classes=len(classes),
+        seed=part.seed,
+        advance=lambda done: progress.advance_to(before + done),
     )
-    story = {
+    told = said_of([each.predictor for each in trained], features.of(part.test), views)
+    seconds = (time.perf_counter() - started) / len(trained)
+    test_rows, train_rows = table.digest[part.test].tolist(), table.digest[seen].tolist()
+    shared = {
         "classes": classes,
-        "strength": chosen.head.strength,
-        "gradient_norm": chosen.head.gradient_norm,
-        "converged": chosen.head.has_converged,
-        "inner_brier": chosen.brier,
-        "train": int((~part.test).sum()),
+        "train": len(train_rows),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
-    return HeadFile(
-        weight=chosen.head.weight,
-        bias=chosen.head.bias,
-        log_proba=mean_log_proba([chosen.head.log_proba(view[part.test]) for view in rows]),
-        test_rows=table.digest[part.test].tolist(),
-        story=story,
+    return save_heads(
+        place,
+        {
+            key: HeadFile(
+                predictor=each.predictor,
+                log_proba=log_proba,
+                test_rows=test_rows,
+                inner=each.inner,
+                train_rows=train_rows,
+                story=shared | {"hyper": spelled(hypers[key]), "seconds": seconds, **each.facts},
+            )
+            for key, each, log_proba in zip(hypers, trained, told, strict=True)
+        },
     )
-
-
-def _feature_rows(
-    experiment: Experiment, sets: list[str], table: pd.DataFrame, artifacts: Artifacts
-) -> list[np.ndarray]:
-    """Put the taps side by side, (N, D) for each view."""
-    seen, digests, taps = artifacts.seen("shard"), table.digest.tolist(), len(experiment.taps)
-    blocks = [load(holdings(artifacts.features / name, seen), digests) for name in sets]
-    flat = [block.reshape(len(digests), -1) for block in blocks]
-    return [np.concatenate(flat[start : start + taps], axis=1) for start in range(0, len(flat), taps)]

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, model_validator
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.digest import digest_bytes
+from tasks.core.heads import held
 from tasks.core.store import VIEW, holdings, mark_used
 
 
@@ -69,48 +69,52 @@ class Features(BaseModel, frozen=True):
         return self
 
 
-class Head(BaseModel, frozen=True):
-    """A reference to one trained head.
+class Shelf(BaseModel, frozen=True):
+    """A reference to the heads that were trained on one part.
 
     Attributes:
-        path: its file.
-        digest: of the file's bytes.
         split: name of the split, and
         seed: its seed.
-        trained: whether it was trained for this reference, or found.
+        folder: where they lie.
+        files: names of the files there, each the digest of its bytes.
+        heads: key of each head -> number of its file.
+        trained: keys of those that were trained for this reference; the others were found.
     """
 
-    path: Path
-    digest: str
     split: str
     seed: int
-    trained: bool
+    folder: Path
+    files: list[str]
+    heads: dict[str, int]
+    trained: list[str]
+
+    def paths(self) -> list[Path]:
+        """The files."""
+        return [self.folder / name for name in self.files]
 
 
 class Heads(BaseModel, frozen=True):
-    """References to one experiment's heads, one for each split.
+    """References to the heads of grids with the same inputs, a shelf for each split and seed.
 
     Attributes:
         artifacts: the artifacts folder.
-        experiment: its name.
-        heads: one for each split.
+        grids: the keys of each grid's heads, by the grid's name.
+        shelves: one for each split and seed.
     """
 
     artifacts: Path
-    experiment: str
-    heads: list[Head]
+    grids: dict[str, list[str]]
+    shelves: list[Shelf]
 
     @model_validator(mode="after")
     def _still_there(self) -> Self:
-        """Refuse a reference with a file lost or changed; raises ValueError."""
+        """Refuse a reference with a head lost or damaged; raises ValueError."""
         seen = Artifacts(self.artifacts).seen("head")
-        for head in self.heads:
-            try:
-                digest = seen.value(head.path, lambda path: digest_bytes(path.read_bytes()))
-            except OSError as error:
-                raise ValueError(f"{head.path}: {error.strerror}") from error
-            if digest != head.digest:
-                raise ValueError(f"{head.path}: changed since it was written")
+        for shelf in self.shelves:
+            found, _ = held(shelf.folder, seen)
+            lost = set(shelf.heads) - set(found)
+            if lost:
+                raise ValueError(f"{shelf.folder}: {len(lost)} heads are lost or damaged")
         return self
 
 
@@ -118,12 +122,17 @@ class Scores(BaseModel, frozen=True):
     """Scores of every experiment; small enough to be the result itself.
 
     Attributes:
-        splits: one row for each experiment, split and seed.
-        means: one row for each experiment and split: the mean over the seeds.
+        splits: one row for each experiment, split and seed; test scores stand with those that the inner
+            folds chose.
+        means: one row for each name and split: the mean over the seeds of what was chosen for each.
+        differences: one row for each two names, split and metric: the first less the second.
+        operating: one row for each name, split and operating point.
     """
 
     splits: list[dict[str, Any]]
     means: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    operating: list[dict[str, Any]]
 
 
 class Copies(BaseModel, frozen=True):

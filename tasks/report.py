@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any
@@ -14,11 +15,20 @@ from prefect.cache_policies import NO_CACHE
 from tasks.core.artifacts import Artifacts
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
-from tasks.core.heads import load_head
+from tasks.core.heads import HeadFile, load_heads
 from tasks.core.metrics import METRICS
-from tasks.core.report import PAIRS, Confusion, confusion, most_wrong, render, show_pairs
+from tasks.core.report import (
+    PAIRS,
+    Confusion,
+    calibration_of,
+    confusion,
+    most_wrong,
+    render,
+    show_pairs,
+)
+from tasks.core.standings import choose_name
 from tasks.core.tables import read_table, write_table
-from tasks.references import Copies, Heads, Samples, Scores
+from tasks.references import Copies, Heads, Samples, Scores, Shelf
 
 VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
 
@@ -37,7 +47,9 @@ def write_report(
     place, table = artifacts.study(study), read_table(samples.table)
     parted = _parted(copies, trained[0], table)
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
-    best = choose(scores.means)
+    write_table(place / "differences.csv", pd.DataFrame(scores.differences))
+    best = choose_name(scores.means)
+    files = chosen_files(scores, trained, best["experiment"], best["split"])
     summary = {
         "study": study,
         "target": story["target"],
@@ -45,7 +57,12 @@ def write_report(
         "samples": story["samples"],
         "experiments": story["experiments"],
         "stages": story["stages"],
-        "best": {"experiment": best["experiment"], "split": best["split"], "metrics": _metrics(best)},
+        "best": {
+            "experiment": best["experiment"],
+            "split": best["split"],
+            "metrics": _metrics(best),
+            "heads": [file.story["hyper"] for file in files],
+        },
         "verdict": None,
         "scores": [
             {
@@ -53,9 +70,12 @@ def write_report(
                 "split": row["split"],
                 "seeds": row["seeds"],
                 "metrics": _metrics(row),
+                "less_chosen": _less_chosen(row, best["experiment"], scores, story["headline"]),
             }
             for row in scores.means
         ],
+        "calibration": calibration_of(files, table),
+        "operating_points": [_operating(row) for row in scores.operating],
         "near_copies": [_told(split, found, table) for split, found in parted.items()]
         if copies.searched
         else None,
@@ -65,8 +85,6 @@ def write_report(
         "versions": {name: version(name) for name in VERSIONS},
     }
     write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
-    [heads] = [each for each in trained if each.experiment == best["experiment"]]
-    files = [load_head(head.path) for head in heads.heads if head.split == best["split"]]
     matrix: Confusion = confusion(files, table)
     listed = read_table(samples.quarantine)
     quarantine = list(zip(listed.path, listed.reason, strict=True))
@@ -76,10 +94,16 @@ def write_report(
     return summary
 
 
-def choose(means: list[dict[str, Any]]) -> dict[str, Any]:
-    """Choose among experiments by their inner folds on the first split; test scores are not looked at."""
-    first = [row for row in means if row["split"] == means[0]["split"]]
-    return min(first, key=lambda row: math.inf if row["inner_brier"] is None else row["inner_brier"])
+def chosen_files(scores: Scores, trained: list[Heads], name: str, split: str) -> list[HeadFile]:
+    """Read the heads that the inner folds chose of a name, one for each seed of a split."""
+    [heads] = [each for each in trained if name in each.grids]
+    folders = {shelf.seed: shelf.folder for shelf in heads.shelves if shelf.split == split}
+    rows = [
+        row
+        for row in scores.splits
+        if (row["experiment"], row["split"], row["chosen"]) == (name, split, True)
+    ]
+    return [load_heads(folders[row["seed"]] / row["file"])[row["key"]] for row in rows]
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:
@@ -87,9 +111,13 @@ def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Stra
     pairs = [NearCopy(*pair) for pair in copies.pairs]
     labelled = table.digest[table.label != ""].tolist()
     return {
-        split: across(pairs, [load_head(head.path).test_rows for head in parts], labelled)
-        for split, parts in groupby(heads.heads, key=lambda head: head.split)
+        split: across(pairs, [_test_rows(shelf) for shelf in shelves], labelled)
+        for split, shelves in groupby(heads.shelves, key=lambda shelf: shelf.split)
     }
+
+
+def _test_rows(shelf: Shelf) -> list[str]:
+    return next(iter(load_heads(shelf.paths()[0]).values())).test_rows
 
 
 def _told(split: str, found: Straddling, table: pd.DataFrame) -> dict[str, Any]:
@@ -106,7 +134,7 @@ def _told(split: str, found: Straddling, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _metrics(row: dict[str, Any]) -> dict[str, Any]:
+def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     """Spell a row's scores as {name: {value, ci95}}."""
     spelled = {}
     for metric in METRICS:
@@ -116,6 +144,31 @@ def _metrics(row: dict[str, Any]) -> dict[str, Any]:
             "ci95": [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])],
         }
     return spelled
+
+
+def _less_chosen(row: dict[str, Any], chosen: str, scores: Scores, metric: str) -> dict[str, Any] | None:
+    """How far an experiment's headline score lies from the chosen one's; None for the chosen itself."""
+    for each in scores.differences:
+        pair = {each["first"], each["second"]}
+        if (each["split"], each["metric"]) == (row["split"], metric) and pair == {row["experiment"], chosen}:
+            sign = 1 if each["first"] == row["experiment"] else -1
+            ends = sorted([sign * each["low"], sign * each["high"]])
+            return {
+                "value": _number(sign * each["difference"]),
+                "ci95": [*map(_number, ends)],
+                "real": each["real"],
+            }
+    return None
+
+
+def _operating(row: dict[str, Any]) -> dict[str, Any]:
+    """Spell an operating point for `summary.json`; without a threshold where the inner folds found none."""
+    told = {name: row[name] for name in ("experiment", "split", "class", "wanted", "at_least", "thresholds")}
+    for name in ("recall", "precision"):
+        if name in row:
+            ends = [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])]
+            told[name] = {"value": _number(row[name]), "ci95": ends}
+    return told
 
 
 def _number(value: float) -> float | None:

@@ -1,7 +1,7 @@
-"""Stage 4: every head's predictions of its test part are scored, once, with intervals."""
+"""Stage 4: what the inner folds chose is scored on the test part, once, with intervals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -9,89 +9,171 @@ import pandas as pd
 
 from tasks.caching import cached_stage
 from tasks.core import versions
-from tasks.core.heads import HeadFile, load_head
-from tasks.core.metrics import Score, TestPart, group_counts, score
+from tasks.core.heads import HeadFile, load_heads
+from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, draw_scores, mean_scores
+from tasks.core.operating import draw_operating, threshold_for
 from tasks.core.splits import SplitSpec, groups_of
+from tasks.core.standings import choose_head, choose_name, columns, compare
 from tasks.core.tables import read_table
-from tasks.references import Head, Heads, Samples, Scores
+from tasks.core.wishes import Wish
+from tasks.references import Heads, Samples, Scores, Shelf
+
+FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature", "seconds")
+INNER = ("inner_brier", "inner_log_loss", "inner_accuracy")
 
 
 def _identity(inputs: dict[str, Any]) -> object:
-    heads = [
-        [each.experiment, [[h.split, h.seed, h.digest] for h in each.heads]] for each in inputs["trained"]
+    trained: Sequence[Heads] = inputs["trained"]
+    return [
+        versions.SCORER,
+        inputs["samples"].identity,
+        [asdict(spec) for spec in inputs["splits"]],
+        [asdict(wish) for wish in inputs["wishes"]],
+        [[each.grids, [[s.split, s.seed, s.files, s.heads] for s in each.shelves]] for each in trained],
     ]
-    splits = [asdict(spec) for spec in inputs["splits"]]
-    return [versions.SCORER, inputs["samples"].identity, splits, heads]
 
 
 @cached_stage("scores", "{study}: score", _identity)
-def score_all(study: str, samples: Samples, splits: tuple[SplitSpec, ...], trained: list[Heads]) -> Scores:
-    """Score each experiment on each split, and on the mean of a split's seeds."""
+def score_all(
+    study: str,
+    samples: Samples,
+    splits: tuple[SplitSpec, ...],
+    wishes: tuple[Wish, ...],
+    trained: list[Heads],
+) -> Scores:
+    """Tell what the inner folds say of each head, and score those that they choose."""
     table = read_table(samples.table)
-    groups = {spec.name: groups_of(table, spec).tolist() for spec in splits}
-    counts = {name: group_counts(ids) for name, ids in groups.items()}
-    result = Scores(splits=[], means=[])
+    result = Scores(splits=[], means=[], differences=[], operating=[])
+    chosen: dict[str, dict[str, list[HeadFile]]] = {spec.name: {} for spec in splits}
+    places: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in trained:
-        for split, heads in groupby(each.heads, key=lambda head: head.split):
-            _score_split(result, each.experiment, split, list(heads), table, counts[split], groups[split])
+        for shelf in each.shelves:
+            heads = _loaded(shelf)
+            for name, keys in each.grids.items():
+                best = choose_head([heads[key] for key in keys])
+                rows = [_row(name, shelf, key, heads[key]) for key in keys]
+                rows[best]["chosen"] = True
+                result.splits.extend(rows)
+                chosen[shelf.split].setdefault(name, []).append(heads[keys[best]])
+                places.setdefault((shelf.split, name), []).append(rows[best])
+    for spec in splits:
+        draws = draw_groups(groups_of(table, spec).tolist())
+        _score_split(result, spec.name, chosen[spec.name], places, table, draws, wishes)
     return result
 
 
 def _score_split(
     result: Scores,
-    experiment: str,
     split: str,
-    heads: list[Head],
+    chosen: Mapping[str, list[HeadFile]],
+    places: Mapping[tuple[str, str], list[dict[str, Any]]],
     table: pd.DataFrame,
-    counts: np.ndarray,
-    groups: list[str],
+    draws: Draws,
+    wishes: Sequence[Wish],
 ) -> None:
-    """Add a row for each seed, and one for their mean."""
-    files = [load_head(head.path) for head in heads]
-    parts = [_test_part(file, table) for file in files]
-    for head, file, part in zip(heads, files, parts, strict=True):
-        result.splits.append(
-            {
-                "experiment": experiment,
-                "split": split,
-                "seed": head.seed,
-                "train": file.story["train"],
-                "test": len(part.rows),
-                "strength": file.story["strength"],
-                "converged": file.story["converged"],
-                "inner_brier": file.story["inner_brier"],
-                "head": head.path.stem,
-                **_columns(score([part], counts, groups)),
-            }
+    """Score what was chosen on one split: each seed, their mean, and how the experiments differ."""
+    scored: dict[str, dict[str, Drawn]] = {}
+    for name, files in chosen.items():
+        parts = [_part(file.log_proba, file.test_rows, file, table) for file in files]
+        drawn = [draw_scores(part, draws) for part in parts]
+        for row, each in zip(places[split, name], drawn, strict=True):
+            row.update(columns(each))
+        scored[name] = mean_scores(drawn)
+        result.means.append(_mean_row(name, split, files, drawn) | columns(scored[name]))
+        result.operating.extend(
+            {"experiment": name, "split": split} | row for row in _operate(files, parts, table, draws, wishes)
         )
+    best = choose_name(result.means)["experiment"]
+    result.differences.extend({"split": split} | row for row in compare(scored, best))
+
+
+def _row(name: str, shelf: Shelf, key: str, head: HeadFile) -> dict[str, Any]:
+    kind, hyper = head.story["hyper"]
+    spelled = {field: "x".join(map(str, v)) if isinstance(v, list) else v for field, v in hyper.items()}
+    return {
+        "experiment": name,
+        "split": shelf.split,
+        "seed": shelf.seed,
+        "head": kind,
+        **{f"{field}": value for field, value in spelled.items() if field != "seed"},
+        **({"first_seed": spelled["seed"]} if "seed" in spelled else {}),
+        "train": len(head.train_rows),
+        "test": len(head.test_rows),
+        **{fact: head.story.get(fact) for fact in (*FACTS, *INNER)},
+        "key": key,
+        "file": shelf.files[shelf.heads[key]],
+        "chosen": False,
+    }
+
+
+def _mean_row(
+    name: str, split: str, files: Sequence[HeadFile], drawn: Sequence[dict[str, Drawn]]
+) -> dict[str, Any]:
     inner = [file.story["inner_brier"] for file in files if file.story["inner_brier"] is not None]
-    result.means.append(
-        {
-            "experiment": experiment,
-            "split": split,
-            "seeds": len(heads),
-            "test": sum(len(part.rows) for part in parts) / len(parts),
-            "inner_brier": float(np.mean(inner)) if inner else None,
-            **_columns(score(parts, counts, groups)),
+    spread = {
+        f"{metric.replace(' ', '_')}_sd": float(np.std([each[metric].value for each in drawn], ddof=1))
+        for metric in drawn[0]
+        if len(drawn) > 1
+    }
+    return {
+        "experiment": name,
+        "split": split,
+        "seeds": len(files),
+        "test": sum(len(file.test_rows) for file in files) / len(files),
+        "inner_brier": float(np.mean(inner)) if inner else None,
+        **spread,
+    }
+
+
+def _operate(
+    files: Sequence[HeadFile],
+    parts: Sequence[TestPart],
+    table: pd.DataFrame,
+    draws: Draws,
+    wishes: Sequence[Wish],
+) -> list[dict[str, Any]]:
+    """Choose a threshold for each wish on the inner folds, and tell what it gives on the test part."""
+    rows = []
+    for wish in wishes:
+        column = wish.column(files[0].story["classes"])
+        thresholds = [_threshold(wish, column, file, table) for file in files]
+        told: dict[str, Any] = {
+            "class": files[0].story["classes"][column],
+            "wanted": "recall" if wish.recall is not None else "precision",
+            "at_least": wish.recall if wish.recall is not None else wish.precision,
+            "thresholds": thresholds,
         }
-    )
+        if known := [t for t in thresholds if t is not None]:
+            drawn = [
+                draw_operating(part, draws, column, threshold)
+                for part, threshold in zip(parts, thresholds, strict=True)
+                if threshold is not None
+            ]
+            told |= {"threshold": float(np.mean(known)), **columns(mean_scores(drawn))}
+        rows.append(told)
+    return rows
 
 
-def _test_part(file: HeadFile, table: pd.DataFrame) -> TestPart:
-    rows = pd.Index(table.digest).get_indexer(file.test_rows)
+def _threshold(wish: Wish, column: int, file: HeadFile, table: pd.DataFrame) -> float | None:
+    if file.inner is None:
+        return None
+    part = _part(file.inner, file.train_rows, file, table)
+    return threshold_for(wish, column, part.log_proba, part.labels)
+
+
+def _loaded(shelf: Shelf) -> dict[str, HeadFile]:
+    heads: dict[str, HeadFile] = {}
+    for path in shelf.paths():
+        heads |= load_heads(path)
+    return heads
+
+
+def _part(log_proba: np.ndarray, digests: Sequence[str], file: HeadFile, table: pd.DataFrame) -> TestPart:
+    rows = pd.Index(table.digest).get_indexer(pd.Index(digests))
     numbers = {name: number for number, name in enumerate(file.story["classes"])}
     return TestPart(
         rows=rows,
         labels=table.label.iloc[rows].map(numbers).to_numpy(),
         weights=table.weight.iloc[rows].to_numpy(),
-        log_proba=file.log_proba,
+        log_proba=log_proba,
     )
-
-
-def _columns(scores: dict[str, Score]) -> dict[str, float]:
-    """Spell scores as columns: `accuracy`, `accuracy_low`, `accuracy_high`, and so on."""
-    spelled: dict[str, float] = {}
-    for metric, found in scores.items():
-        name = metric.replace(" ", "_")
-        spelled |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    return spelled

@@ -1,4 +1,9 @@
-"""Trained heads on disk: one safetensors file each, named by what it was made from."""
+"""Trained heads on disk, without pickle.
+
+A shelf is a folder: all heads that were trained on the same rows, features and split. Heads trained in one
+go lie in one file of it, a safetensors file named by the digest of its bytes, so that a hundred heads cost
+one write, and an added one its own.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,34 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from tasks.core import versions
-from tasks.core.digest import digest_bytes, digest_value
+from tasks.core.digest import StatCache, digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
+from tasks.core.hyper import Hyper, spelled
+from tasks.core.predictors import KINDS, Predictor
 from tasks.core.taps import CENTRE, parse_tap, spell
 
-ARRAYS = ("weight", "bias", "log_proba", "test_rows")
+SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """One head with its hyper-parameters on given taps.
+class Inputs:
+    """What a head is trained on: taps side by side, of one or several views.
 
     Attributes:
-        name: what tables call it; it decides nothing.
         backbone: the name of the backbone in the study; the features' identity decides.
         taps: as text, side by side in one row of features.
-        strengths: L2 strengths to choose from.
         views: of each sample; a head is trained on all of them, and says the mean of what it says of each.
     """
 
-    name: str
     backbone: str
     taps: tuple[str, ...]
-    strengths: tuple[float, ...]
     views: tuple[str, ...] = (CENTRE,)
 
     def sets(self, known: Mapping[str, str]) -> list[str]:
@@ -45,89 +48,182 @@ class Experiment:
         """
         return [known[spell(parse_tap(tap), view)] for view in self.views for tap in self.taps]
 
-    def identity(self) -> list[object]:
-        """Say what decides the head besides features, labels and split, as plain values."""
+    def identity(self, sets: Sequence[str]) -> list[object]:
+        """Say which rows of features these are, as plain values."""
         views = [] if self.views == (CENTRE,) else [list(self.views)]
-        return [versions.TRAINER, "softmax", list(self.strengths), *views]
+        return [list(sets), *views]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Experiments of one name: the same inputs, and hyper-parameters of which inner folds choose.
+
+    Attributes:
+        name: what tables call it; it decides nothing.
+        inputs: what its heads are trained on.
+        hypers: a head for each.
+    """
+
+    name: str
+    inputs: Inputs
+    hypers: tuple[Hyper, ...]
 
 
 @dataclass(frozen=True)
 class HeadFile:
-    """What a head's file holds.
+    """A trained head, what it says of the rows that it has not seen, and its story.
 
     Attributes:
-        weight: (C, D) on raw features.
-        bias: (C,).
+        predictor: takes raw features.
         log_proba: (n, C) of the test part.
         test_rows: (n,) digests of the test part.
-        story: classes, strength, inner scores, certificate, versions.
+        inner: (N, C) of the training part, by fits that did not see a row's fold; None without folds.
+        train_rows: (N,) digests of the training part.
+        story: classes, hyper-parameters, inner scores, certificate, versions.
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
+    predictor: Predictor
     log_proba: np.ndarray
     test_rows: list[str]
+    inner: np.ndarray | None
+    train_rows: list[str]
     story: dict[str, Any]
 
 
-def head_key(
-    experiment: Experiment,
+def head_key(hyper: Hyper) -> str:
+    """Name a head among those of its shelf by all that decides it."""
+    return digest_value([versions.TRAINER, *spelled(hyper)])
+
+
+def shelf_key(
+    inputs: Inputs,
     sets: Sequence[str],
     rows: Sequence[tuple[str, str, float, str]],
     test: np.ndarray,
     seed: int,
 ) -> str:
-    """Name a head by all that decides it.
+    """Name a shelf by all that its heads share.
 
     Args:
-        experiment: the head and its hyper-parameters.
-        sets: the identities of its feature sets, in order.
+        inputs: of the heads.
+        sets: the identities of their feature sets, in order.
         rows: (N,) digest, label, weight and group of each sample, sorted.
         test: (N,) bool.
         seed: of the inner folds.
     """
     parts = [[*row, bool(held_out)] for row, held_out in zip(rows, test, strict=True)]
-    return digest_value([experiment.identity(), list(sets), parts, seed])
+    return digest_value([inputs.identity(sets), parts, seed])
 
 
-def save_head(path: Path, head: HeadFile) -> None:
-    """Write a head under `path`, whole or not at all."""
-    digests = np.frombuffer(bytes.fromhex("".join(head.test_rows)), dtype=np.uint8)
-    arrays = {
-        "weight": np.ascontiguousarray(head.weight),
-        "bias": np.ascontiguousarray(head.bias),
-        "log_proba": np.ascontiguousarray(head.log_proba),
-        "test_rows": digests.reshape(len(head.test_rows), -1),
-    }
-    told = {"story": head.story, "checksum": _checksum(arrays, head.story)}
-    data = save(arrays, {"story": json.dumps(told)})  # of two entries the order would vary
+def save_heads(shelf: Path, heads: Mapping[str, HeadFile]) -> Path:
+    """Write heads trained in one go as one file, whole or not at all.
+
+    Args:
+        shelf: the folder.
+        heads: key -> head; one or more, of the same rows.
+
+    Returns:
+        The file.
+    """
+    first = next(iter(heads.values()))
+    arrays = {"test_rows": _packed(first.test_rows), "train_rows": _packed(first.train_rows)}
+    told = []
+    for number, (key, head) in enumerate(heads.items()):
+        own = head.predictor.arrays() | {"log_proba": head.log_proba.astype(np.float32)}
+        own |= {} if head.inner is None else {"inner": head.inner.astype(np.float32)}
+        arrays |= {f"{number}/{name}": np.ascontiguousarray(array) for name, array in own.items()}
+        told.append({"key": key, "kind": head.predictor.kind, "story": head.story})
+    data = save(arrays, {"heads": json.dumps(told)})  # of two entries the order would vary
+    path = shelf / f"{digest_bytes(data)}{SUFFIX}"
     with replacing(path) as partial:
         partial.write_bytes(data)
+    return path
 
 
-def load_head(path: Path) -> HeadFile:
-    """Read a head.
+def load_heads(path: Path) -> dict[str, HeadFile]:
+    """Read the heads of a file, by their keys.
 
     Raises:
         StoreError: if the file is missing or damaged.
     """
+    data = _whole(path)
     try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in ARRAYS}
-            told = json.loads(file.metadata()["story"])
-            story, checksum = told["story"], told["checksum"]
-            found = _checksum(arrays, story)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: no head can be read ({error}); run the study again") from error
-    if found != checksum:
-        raise StoreError(f"{path}: its checksum does not match its content; run the study again")
-    rows = [row.tobytes().hex() for row in arrays.pop("test_rows")]
-    return HeadFile(**arrays, test_rows=rows, story=story)
+        arrays, told = load(data), _told(data)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"{path}: no heads can be read ({error}); run the study again") from error
+    rows = {name: _unpacked(arrays.pop(name)) for name in ("test_rows", "train_rows")}
+    heads = {}
+    for number, each in enumerate(told):
+        own = {
+            name.removeprefix(f"{number}/"): array
+            for name, array in arrays.items()
+            if name.startswith(f"{number}/")
+        }
+        log_proba, inner = own.pop("log_proba").astype(np.float64), own.pop("inner", None)
+        heads[each["key"]] = HeadFile(
+            predictor=KINDS[each["kind"]].of(own),
+            log_proba=log_proba,
+            inner=None if inner is None else inner.astype(np.float64),
+            story=each["story"],
+            **rows,
+        )
+    return heads
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], story: dict[str, Any]) -> str:
-    sums = [
-        [name, array.dtype.str, list(array.shape), digest_bytes(array.tobytes())]
-        for name, array in arrays.items()
-    ]
-    return digest_value([sorted(sums), story])
+def keys_in(path: Path) -> list[str]:
+    """List the keys of the heads of a file, after a look at each of its bytes.
+
+    Raises:
+        StoreError: if the file is missing or damaged.
+    """
+    return [each["key"] for each in _told(_whole(path))]
+
+
+def held(shelf: Path, seen: StatCache) -> tuple[dict[str, Path], list[Path]]:
+    """Say which heads lie on a shelf.
+
+    Args:
+        shelf: the folder; it need not exist.
+        seen: remembers which keys stand in a file that has not changed.
+
+    Returns:
+        Key -> file, and the files that are damaged.
+    """
+    found: dict[str, Path] = {}
+    damaged = []
+    files = sorted(shelf.glob(f"*{SUFFIX}"))
+    known, _ = seen.recall(files)
+    for path in files:
+        try:
+            keys = json.loads(known.get(path) or seen.value(path, lambda path: json.dumps(keys_in(path))))
+        except (StoreError, OSError):
+            damaged.append(path)
+            continue
+        found |= dict.fromkeys(keys, path)
+    return found, damaged
+
+
+def _whole(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: no heads can be read ({error.strerror}); run the study again") from error
+    if digest_bytes(data) != path.stem:
+        raise StoreError(f"{path}: its bytes are not those that it is named by; run the study again")
+    return data
+
+
+def _told(data: bytes) -> list[dict[str, Any]]:
+    """Read what a file's header tells of its heads."""
+    size = int.from_bytes(data[:8], "little")
+    told: list[dict[str, Any]] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["heads"])
+    return told
+
+
+def _packed(digests: Sequence[str]) -> np.ndarray:
+    rows = np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8)
+    return rows.reshape(len(digests), -1)
+
+
+def _unpacked(rows: np.ndarray) -> list[str]:
+    return [row.tobytes().hex() for row in rows]

@@ -19,7 +19,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.claims import Claims
 from tasks.core.errors import RequestError, StoreError
 from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned
-from tasks.core.heads import load_head
+from tasks.core.heads import keys_in
 from tasks.core.shards import Holdings
 from tasks.core.store import VIEW, drop, find_damage, holdings, last_used, view_damage
 
@@ -137,7 +137,7 @@ def find_all_damage(artifacts: Artifacts) -> list[Damage]:
         ]
         if reason := view_damage(folder):
             views.append(Damage(folder / VIEW, reason, "a run writes it anew"))
-    for path in sorted(artifacts.heads.glob("*.safetensors")):
+    for path in sorted(artifacts.heads.rglob("*.safetensors")):
         if reason := _head_damage(path):
             heads.append(Damage(path, reason, "a run trains it again"))
     artifacts.seen("shard").forget(damage.path for damage in shards)
@@ -251,7 +251,7 @@ def _stats(place: Path) -> Iterator[os.stat_result]:
 
 def _head_damage(path: Path) -> str:
     try:
-        load_head(path)
+        keys_in(path)
     except StoreError as error:
         return str(error).removeprefix(f"{path}: ").removesuffix("; run the study again")
     return ""

@@ -1,214 +1,237 @@
-"""Convex heads: L2-regularised softmax on features, trained to the optimum.
+"""Convex heads: L2-regularised softmax and sigmoid on features, trained to the optimum, many at once.
 
 For rows x_i with class y_i and weight w_i the objective is the weighted mean loss plus a penalty,
 
     J(W, b) = sum_i w_i * -log softmax(W x_i + b)[y_i] / sum_i w_i  +  strength / 2 * ||W||^2,
 
-with the bias free. scikit-learn's C is 1 / (strength * sum_i w_i). The features are standardised
-first, by the weighted mean and deviation of the same rows.
+with the bias free; for a yes/no question the sigmoid takes the softmax's place. scikit-learn's C is
+1 / (strength * sum_i w_i). The features are standardised first, by the weighted mean and deviation of the
+training part, which its folds share.
 
-The penalty does not change when the features are rotated, so the search runs in the eigenbasis of
-their covariance: with N < D the search stays in the span of the rows, where the optimum lies, and
-scaling each direction by its curvature makes the problem nearly round, so that tens of steps do where
-thousands would be needed. What was reached is certified by the gradient's norm.
+Every problem on the same rows (strengths, folds, targets, class weights) shares each pass over them. The
+search runs in the eigenbasis of the features (`tasks.core.coordinates`), each direction scaled by its
+curvature, so that tens of steps do where thousands would be needed. Strengths are solved from the largest
+down, each starting where the last two point to (a path, as in Friedman, Hastie & Tibshirani 2010, section
+2.5). Single precision finds the way, double precision ends it where that is asked for, and what was reached
+is certified by the gradient's norm, computed afresh from the raw features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.core.lbfgs import minimise
+from tasks.core.coordinates import InMemory, Source, coordinates
+from tasks.core.fits import Fit, Folds
+from tasks.core.hyper import Softmax
+from tasks.core.losses import SigmoidLoss, SoftmaxLoss
+from tasks.core.path import SINGLE, Found, Lanes, Path, Problem, certify, standardised
+from tasks.core.predictors import Linear, log_softmax
+from tasks.core.weights import class_weighted
 
 TOLERANCE = 1e-6
 """A head has converged when ||grad J|| is at most this, in standardised features."""
+ROUGH = 1e-4
+"""The same for the fits on inner folds, which are compared and not kept: single precision reaches it."""
 
 
 @dataclass(frozen=True)
-class Standardisation:
-    """Centre and scale of each feature; both (D,) float64."""
-
-    mean: np.ndarray
-    scale: np.ndarray
-
-    def apply(self, features: np.ndarray) -> np.ndarray:
-        """Centre and scale rows; (N, D) -> (N, D) float64."""
-        rows: np.ndarray = (features.astype(np.float64) - self.mean) / self.scale
-        return rows
-
-
-@dataclass(frozen=True)
-class SoftmaxHead:
-    """A softmax head on raw features: the standardisation is folded in.
+class ConvexHead:
+    """A head on raw features: the standardisation is folded in.
 
     Attributes:
-        weight: (C, D) float64.
-        bias: (C,) float64.
+        predictor: its softmax over C classes.
         strength: the L2 strength that it was trained with.
-        gradient_norm: ||grad J|| where the search ended; the certificate.
+        objective: J where the search ended, in double precision.
+        gradient_norm: ||grad J|| there, likewise; the certificate.
+        has_converged: whether that is within the tolerance asked for.
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
+    predictor: Linear
     strength: float
+    objective: float
     gradient_norm: float
-
-    @property
-    def has_converged(self) -> bool:
-        """Whether the optimum was reached to within `TOLERANCE`."""
-        return self.gradient_norm <= TOLERANCE
-
-    def log_proba(self, features: np.ndarray) -> np.ndarray:
-        """Return log probabilities; (N, D) -> (N, C) float64."""
-        scores = features.astype(np.float64) @ self.weight.T + self.bias  # (N, C)
-        top = scores.max(axis=1, keepdims=True)
-        log_proba: np.ndarray = scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
-        return log_proba
-
-
-def standardisation(features: np.ndarray, weights: np.ndarray) -> Standardisation:
-    """Find the weighted mean and deviation of each feature.
-
-    A feature that does not vary is left unscaled, so that its column becomes zero.
-
-    Args:
-        features: (N, D).
-        weights: (N,) at least zero, some above.
-    """
-    share = weights / weights.sum()
-    rows = features.astype(np.float64)
-    mean = share @ rows  # (D,)
-    scale = np.sqrt(share @ np.square(rows - mean))
-    flat = scale <= 1e-6 * np.abs(rows[weights > 0]).max(axis=0)
-    return Standardisation(mean, np.where(flat, 1.0, scale))
+    has_converged: bool
 
 
 def fit_softmax(
-    features: np.ndarray,
+    features: np.ndarray | Source,
     labels: np.ndarray,
     weights: np.ndarray,
     *,
     classes: int,
     strengths: Sequence[float],
     tolerance: float = TOLERANCE,
-    precision: torch.dtype = torch.float64,
-) -> list[SoftmaxHead]:
-    """Train one softmax head for each strength, all in one batch.
+) -> list[ConvexHead]:
+    """Train one softmax head for each strength.
 
     Args:
-        features: (N, D) any float type.
+        features: (N, D) any float type, or a source of such rows that need not fit in memory.
         labels: (N,) int, 0 <= label < classes; a class may have no row.
         weights: (N,) sample weights, at least zero, some above.
-        classes: C.
+        classes: C, at least two.
         strengths: S positive numbers.
-        tolerance: the gradient norm to reach; comparing strengths needs less than keeping a head does.
-        precision: of the search; torch.float32 halves the time and reaches a tolerance of 1e-4.
+        tolerance: the gradient norm to reach; single precision ends at 1e-5.
 
     Returns:
         S heads in the order of `strengths`. One that did not converge says so.
     """
-    standard = standardisation(features, weights)
-    rows = torch.from_numpy(standard.apply(features)).to(precision)  # (N, D)
-    share = torch.from_numpy(weights / weights.sum()).to(precision)  # (N,)
-    basis, variance = _eigenbasis(rows, share)  # (D, R), (R,)
-    tried = torch.tensor(strengths, dtype=precision)
-    problem = _Softmax(rows @ basis, torch.from_numpy(labels), share, variance, classes, tried, tolerance)
-    reached = minimise(problem.objective, problem.start(), problem.is_done)
-    heads = []
-    for number, strength in enumerate(strengths):
-        rotated, bias = problem.unpack(reached.x[number : number + 1], torch.tensor([number]))
-        weight = basis @ rotated[0]  # (D, C)
-        norm = _gradient_norm(rows, problem.hot, share, weight, bias[0], strength)
-        folded = weight.T.double().numpy() / standard.scale  # (C, D)
-        shift = bias[0].double().numpy() - folded @ standard.mean  # (C,)
-        heads.append(SoftmaxHead(folded, shift, float(strength), norm))
-    return heads
+    lanes = _softmax_lanes(labels, classes, [weights])
+    wanted = [(0, float(strength)) for strength in strengths]
+    return _solve(_source(features), weights, lanes, wanted, tolerance)
 
 
-def _gradient_norm(
-    rows: Tensor, hot: Tensor, share: Tensor, weight: Tensor, bias: Tensor, strength: float
-) -> float:
-    """||grad J|| in all D directions, computed afresh: the certificate trusts no basis."""
-    slope = ((rows @ weight + bias).softmax(dim=1) - hot) * share[:, None]  # (N, C)
-    gradient = torch.cat([rows.T @ slope + strength * weight, slope.sum(0, keepdim=True)])  # (D + 1, C)
-    return float(torch.linalg.vector_norm(gradient))
+def fit_sigmoid(
+    features: np.ndarray | Source,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    *,
+    strengths: Sequence[float],
+    tolerance: float = TOLERANCE,
+) -> list[list[ConvexHead]]:
+    """Train one sigmoid head for each target and strength, on the rows where the target is known.
 
+    The features are standardised by all rows with weight, known or not, so that targets share each pass.
 
-def _eigenbasis(rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal directions that span the rows, and their variances: (D, R), (R,), R = min(N, D).
+    Args:
+        features: (N, D) any float type, or a source of such rows.
+        targets: (T, N) 0, 1, or NaN where the answer is unknown; some known and of weight in each.
+        weights: (N,) sample weights, at least zero.
+        strengths: S positive numbers; of the penalty strength / 2 * ||w||^2 on the one weight vector.
+        tolerance: as for `fit_softmax`.
 
-    The gradient of the loss lies in the span of the rows, so with N < D the optimum does, too.
+    Returns:
+        T lists of S heads. Their predictors have two classes, no and yes.
+
+    Raises:
+        ValueError: if a target has no known row of weight.
     """
-    scaled = rows * share.sqrt()[:, None]  # (N, D)
-    if len(scaled) < scaled.shape[1]:
-        span, mixed = torch.linalg.qr(rows.T)  # (D, N), (N, N)
-        inside = mixed * share.sqrt()  # the scaled rows in these directions, as columns
-        variance, turn = torch.linalg.eigh(inside @ inside.T)
-        return span @ turn, variance.clamp_min(0)
-    variance, vectors = torch.linalg.eigh(scaled.T @ scaled)  # (D,), (D, D)
-    return vectors, variance.clamp_min(0)
+    known = ~np.isnan(targets)
+    shares = [weights * row for row in known]
+    unknown = [number for number, share in enumerate(shares) if not share.sum() > 0]
+    if unknown:
+        raise ValueError(f"target {unknown[0]}: no known row has weight; leave it out")
+    truth = torch.from_numpy(np.where(known, targets, 0.0)).float()
+    lanes = Lanes(SigmoidLoss(truth, torch.arange(len(targets))), _shares(shares))
+    wanted = [(lane, float(strength)) for lane in range(len(targets)) for strength in strengths]
+    heads = _solve(_source(features), weights, lanes, wanted, tolerance)
+    return [heads[start : start + len(strengths)] for start in range(0, len(heads), len(strengths))]
 
 
-class _Softmax:
-    """The objective in scaled coordinates u = W * sqrt(curvature), P = (R + 1) * C numbers a problem."""
+def train_softmax(
+    features: np.ndarray | Source,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    classes: int,
+    hypers: Sequence[Softmax],
+    folds: Folds,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[Fit]:
+    """Train a head for each setting on all rows, and on all but each fold, in one go.
 
-    def __init__(
-        self,
-        rows: Tensor,
-        labels: Tensor,
-        share: Tensor,
-        variance: Tensor,
-        classes: int,
-        strengths: Tensor,
-        tolerance: float,
-    ) -> None:
-        self.rows, self.share, self.tolerance = rows, share, tolerance
-        self.hot = torch.nn.functional.one_hot(labels, classes).to(rows)  # (N, C)
-        self.strengths = strengths.to(rows)  # (S,)
-        p = (share @ self.hot).clamp_min(1e-12)
-        spread = float(
-            (p * (1 - p)).sum() / max(1, classes - 1)
-        )  # mean curvature of the loss in a logit, at the start
-        curvature = spread * variance + self.strengths[:, None]  # (S, R)
-        self.scale = torch.cat(
-            [curvature.rsqrt(), torch.ones(len(strengths), 1).to(rows)], dim=1
-        )  # (S, R + 1)
-        self.classes = classes
+    Args:
+        features: (N, D) any float type, or a source of such rows.
+        labels: (N,) int, 0 <= label < classes; a class may have no row.
+        weights: (N,) sample weights, at least zero, some above outside of each fold.
+        classes: C, at least two.
+        hypers: strengths and class weights, all different.
+        folds: (training rows, held-out rows), each row held out once; may be empty.
+        advance: is told how many of the hypers are done.
 
-    def start(self) -> Tensor:
-        """All heads start from zero: (S, P)."""
-        return torch.zeros(len(self.strengths), self.scale.shape[1] * self.classes, dtype=self.rows.dtype)
-
-    def unpack(self, u: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rotated weights (A, R, C) and biases (A, C)."""
-        scaled = u.view(len(u), -1, self.classes) * self.scale[which, :, None]
-        return scaled[:, :-1], scaled[:, -1]
-
-    def objective(self, u: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate J and its gradient in u; the rows are read twice for all problems together."""
-        weight, bias = self.unpack(u, which)  # (A, R, C), (A, C)
-        problems, rank, classes = weight.shape
-        wide = weight.permute(1, 0, 2).reshape(rank, problems * classes)
-        logits = (self.rows @ wide).view(-1, problems, classes) + bias  # (N, A, C)
-        log_p = logits.log_softmax(dim=2)
-        loss = -torch.einsum("n,nac,nc->a", self.share, log_p, self.hot)
-        penalty = self.strengths[which] / 2 * weight.square().sum((1, 2))
-        slope = (log_p.exp() - self.hot[:, None]) * self.share[:, None, None]  # (N, A, C)
-        wide = self.rows.T @ slope.view(-1, problems * classes)  # (R, A * C)
-        by_weight = (
-            wide.view(rank, problems, classes).permute(1, 0, 2) + self.strengths[which, None, None] * weight
+    Returns:
+        A fit for each of `hypers`, in order, with the facts "gradient_norm" and "objective". Folds are
+        fitted to `ROUGH`, all rows to `TOLERANCE`.
+    """
+    source, ways = _source(features), list(dict.fromkeys(hyper.class_weight for hyper in hypers))
+    parts = [np.arange(len(labels)), *(train for train, _ in folds)]  # all rows, then all but each fold
+    lanes = _softmax_lanes(
+        labels, classes, [_within(weights, labels, part, way) for way in ways for part in parts]
+    )
+    path = Path(coordinates(source, weights), lanes)
+    whole = [(ways.index(hyper.class_weight) * len(parts), float(hyper.strength)) for hyper in hypers]
+    inner = {problem: np.empty((len(labels), classes), dtype=np.float32) for problem in whole}
+    found: dict[Problem, Found] = {}
+    inner_converged, done = dict.fromkeys(whole, True), 0
+    wanted = [(lane + part, strength) for lane, strength in whole for part in range(len(parts))]
+    for solved in path.walk(wanted, ROUGH):
+        found |= {(each.lane, each.strength): each for each in solved if not each.lane % len(parts)}
+        for part, (_, held_out) in enumerate(folds, start=1):
+            unseen, rows = [each for each in solved if each.lane % len(parts) == part], np.sort(held_out)
+            for each, scores in zip(unseen, path.say(unseen, rows), strict=True):
+                problem = each.lane - part, each.strength
+                inner[problem][rows] = log_softmax(_each_class(scores))
+                inner_converged[problem] &= each.done
+        done += len(solved)
+        advance(done // len(parts))
+    heads = _certified(source, path, [found[problem] for problem in whole], TOLERANCE)
+    return [
+        Fit(
+            head.predictor,
+            inner[problem].astype(np.float64) if folds else None,
+            head.has_converged and inner_converged[problem],
+            {"gradient_norm": head.gradient_norm, "objective": head.objective},
         )
-        gradient = torch.cat([by_weight, slope.sum(0)[:, None]], dim=1) * self.scale[which, :, None]
-        return loss + penalty, gradient.reshape(problems, -1)
+        for head, problem in zip(heads, whole, strict=True)
+    ]
 
-    def norms(self, gradient: Tensor, which: Tensor) -> Tensor:
-        """Return ||grad J|| in standardised features, (A,)."""
-        in_weights: Tensor = gradient.view(len(gradient), -1, self.classes) / self.scale[which, :, None]
-        norms: Tensor = torch.linalg.vector_norm(in_weights, dim=(1, 2))
-        return norms
 
-    def is_done(self, gradient: Tensor, value: Tensor, which: Tensor) -> Tensor:
-        """Stop a problem below the certificate, with room for rounding."""
-        return self.norms(gradient, which) <= self.tolerance / 2
+def _source(features: np.ndarray | Source) -> Source:
+    return InMemory(features) if isinstance(features, np.ndarray) else features
+
+
+def _softmax_lanes(labels: np.ndarray, classes: int, weights: Sequence[np.ndarray]) -> Lanes:
+    """One lane for each weighting of the rows.
+
+    With two classes W is -v / 2 and v / 2 by symmetry: a sigmoid of the difference, with half the penalty.
+    """
+    if classes == 2:
+        truth = torch.from_numpy(labels == 1).float()[None]
+        asked = torch.zeros(len(weights), dtype=torch.int64)
+        return Lanes(SigmoidLoss(truth, asked), _shares(weights), penalty=0.5)
+    return Lanes(SoftmaxLoss(torch.from_numpy(labels).long(), classes), _shares(weights))
+
+
+def _shares(weights: Sequence[np.ndarray]) -> Tensor:
+    """Make each row of (L, N) sum to 1."""
+    return torch.from_numpy(np.stack([each / each.sum() for each in weights]).astype(np.float64))
+
+
+def _within(weights: np.ndarray, labels: np.ndarray, part: np.ndarray, way: str) -> np.ndarray:
+    """Weights of a part of the rows, the classes balanced within it if asked for; (N,), zero elsewhere."""
+    inside: np.ndarray = np.zeros(len(weights))
+    inside[part] = class_weighted(weights[part], labels[part], way)
+    return inside
+
+
+def _each_class(scores: np.ndarray) -> np.ndarray:
+    """Spell the difference of two classes as a score for each; (..., C), and (..., 1) -> (..., 2)."""
+    return np.concatenate([-scores / 2, scores / 2], axis=-1) if scores.shape[-1] == 1 else scores
+
+
+def _solve(
+    source: Source, weights: np.ndarray, lanes: Lanes, wanted: Sequence[Problem], tolerance: float
+) -> list[ConvexHead]:
+    path = Path(coordinates(source, weights), lanes)
+    steps = path.walk(wanted, max(tolerance, SINGLE))
+    found = {(each.lane, each.strength): each for solved in steps for each in solved}
+    return _certified(source, path, [found[problem] for problem in wanted], tolerance)
+
+
+def _certified(source: Source, path: Path, found: Sequence[Found], tolerance: float) -> list[ConvexHead]:
+    """Finish in double precision where single precision does not do, evaluate afresh, fold to raw features."""
+    kept = path.polish(found, tolerance) if tolerance < SINGLE else found
+    weight, standard = standardised(path.place, kept), path.place.standard
+    objectives, norms = certify(source, standard, path.lanes, kept, weight)
+    if path.lanes.penalty != 1:
+        norms = norms * 2**0.5  # by each of two classes, not by their difference
+    heads = []
+    for each, solution, objective, norm in zip(kept, weight.numpy(), objectives, norms, strict=True):
+        by_class = _each_class(solution.T).T  # (C, D + 1)
+        predictor = standard.on_raw(by_class[:, :-1], by_class[:, -1])
+        heads.append(
+            ConvexHead(predictor, each.strength, float(objective), float(norm), bool(norm <= tolerance))
+        )
+    return heads

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import Experiment
+from tasks.core.heads import Grid
 from tasks.core.manifest import list_samples, locate
 from tasks.core.samples import Source, assemble, check_enough, look, table_identity, tell
 from tasks.core.shards import Holdings, Layout
 from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings
-from tasks.core.trials import Part, head_path, heads_there, labelled, parts_of, trial_identity
+from tasks.core.trials import Part, heads_there, labelled, parts_of, shelf_of, shelves_identity
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def survey(source: Source, artifacts: Artifacts) -> Survey:
 def decide(
     found: Survey,
     wanted: Sequence[Wanted],
-    trials: Sequence[tuple[Experiment, Sequence[str]]],
+    trials: Sequence[tuple[Grid, Sequence[str]]],
     splits: Sequence[SplitSpec],
     artifacts: Artifacts,
 ) -> Plan:
@@ -192,28 +192,30 @@ def _reason(here: Holdings, has_kin: bool) -> str:
 
 def _plan_trials(
     found: Survey,
-    trials: Sequence[tuple[Experiment, Sequence[str]]],
+    trials: Sequence[tuple[Grid, Sequence[str]]],
     splits: Sequence[SplitSpec],
     artifacts: Artifacts,
 ) -> list[TrialPlan]:
-    needed = sum(len(spec.seeds) for spec in splits)
+    seeds = sum(len(spec.seeds) for spec in splits)
+    needed = {trial.name: len(trial.hypers) * seeds for trial, _ in trials}
     if found.unread:  # another table of samples means other heads
-        return [TrialPlan(trial.name, needed, 0) for trial, _ in trials]
+        return [TrialPlan(trial.name, needed[trial.name], 0) for trial, _ in trials]
     samples, table, seen = table_identity(found.table), labelled(found.table), artifacts.seen("head")
     parts = cache(lambda: list(parts_of(table, splits)))
     plans = []
     for trial, sets in trials:
-        identity = trial_identity(trial, sets, samples, splits)
-        paths = partial(_paths, artifacts.heads, trial, sets, table, parts)
-        plans.append(TrialPlan(trial.name, needed, heads_there(artifacts.heads, identity, seen, paths)))
+        identity = shelves_identity(trial.inputs, sets, samples, splits)
+        shelves = partial(_shelves, artifacts.heads, trial, sets, table, parts)
+        there = heads_there(artifacts.heads, identity, trial, seen, shelves)
+        plans.append(TrialPlan(trial.name, needed[trial.name], there))
     return plans
 
 
-def _paths(
+def _shelves(
     folder: Path,
-    trial: Experiment,
+    trial: Grid,
     sets: Sequence[str],
     table: pd.DataFrame,
     parts: Callable[[], Sequence[Part]],
 ) -> list[Path]:
-    return [head_path(folder, trial, sets, table, part) for part in parts()]
+    return [shelf_of(folder, trial.inputs, sets, table, part) for part in parts()]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
+from tasks.core.calibration import expected_calibration_error, reliability, scaled
 from tasks.core.copies import NearCopy
 from tasks.core.heads import HeadFile
 from tasks.core.media import MediaError, decode
@@ -103,6 +104,38 @@ def most_wrong(files: Sequence[HeadFile], table: pd.DataFrame) -> list[Wrong]:
     ]
 
 
+def calibration_of(files: Sequence[HeadFile], table: pd.DataFrame) -> dict[str, Any]:
+    """Hold confidence against accuracy over the test parts of an experiment's splits together.
+
+    Returns:
+        For `summary.json`: the expected calibration error, that before the temperatures were scaled, the
+        mean temperature, and the bins of the reliability diagram.
+    """
+    classes: list[str] = files[0].story["classes"]
+    labels = dict(zip(table.digest, table.label, strict=True))
+    true = np.array([classes.index(labels[digest]) for file in files for digest in file.test_rows])
+    warmth = [file.story["temperature"] for file in files]
+    told = np.concatenate([file.log_proba for file in files])
+    raw = np.concatenate([scaled(file.log_proba, 1 / t) for file, t in zip(files, warmth, strict=True)])
+    ones = np.ones(len(true))
+    found = reliability(told, true, ones)
+    return {
+        "expected_calibration_error": expected_calibration_error(told, true, ones),
+        "before_scaling": expected_calibration_error(raw, true, ones),
+        "temperature": float(np.mean(warmth)),
+        "bins": [
+            {"low": low, "high": high, "confidence": confidence, "accuracy": accuracy, "share": share}
+            for (low, high), confidence, accuracy, share in zip(
+                found.edges.tolist(),
+                found.confidence.tolist(),
+                found.accuracy.tolist(),
+                found.share.tolist(),
+                strict=True,
+            )
+        ],
+    }
+
+
 def show_pairs(pairs: Sequence[NearCopy], table: pd.DataFrame) -> list[Twins]:
     """Show the first pairs of near copies, test sample and training sample."""
     path = dict(zip(table.digest, table.path, strict=True))
@@ -136,6 +169,7 @@ def render(
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+    environment.filters["points"] = lambda value: "–" if value is None else f"{100 * value:+.1f}"
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         matrix=matrix,

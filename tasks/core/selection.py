@@ -1,17 +1,22 @@
-"""Choosing a head's strength on inner folds of the training part; the test part is not seen here."""
+"""Training heads on the training part, and what inner folds of it say of each; the test part is not seen here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from tasks.core.linear import SoftmaxHead, fit_softmax
+from tasks.core.calibration import scaled, temperature
+from tasks.core.coordinates import InMemory, Source
+from tasks.core.fits import Fact, Fit, Folds
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
+from tasks.core.linear import train_softmax
+from tasks.core.mlp import fit_mlp
+from tasks.core.neighbours import fit_centroid, fit_neighbours
+from tasks.core.predictors import Predictor, say
+from tasks.core.ridge import fit_ridge
 
 FOLDS = 5
-ROUGH = 1e-4
-"""Gradient norm at which strengths are compared, in single precision; the head that is kept gets `TOLERANCE`."""
 
 
 @dataclass(frozen=True)
@@ -19,37 +24,154 @@ class Rows:
     """Labelled rows of features.
 
     Attributes:
-        features: (N, D) any float type.
+        features: (V * N, D) any float type: all rows of the first view, then of the next; or a source of such.
         labels: (N,) int, from 0.
         weights: (N,) sample weights.
-        groups: (N,) ids; rows of one group stay together.
+        groups: (N,) ids; rows of one group stay together, and so do the views of a row.
+        views: V.
     """
 
-    features: np.ndarray
+    features: np.ndarray | Source
     labels: np.ndarray
     weights: np.ndarray
     groups: np.ndarray
-
-    def at(self, rows: np.ndarray) -> "Rows":
-        """Take some of the rows, by number or by mask."""
-        return Rows(self.features[rows], self.labels[rows], self.weights[rows], self.groups[rows])
+    views: int = 1
 
 
-def stacked(views: Sequence[Rows]) -> Rows:
-    """Put the views of the same samples below each other; together they weigh what the samples weigh.
+@dataclass(frozen=True)
+class Trained:
+    """A head trained on all rows given.
+
+    Attributes:
+        predictor: the head, its probabilities calibrated on the inner folds.
+        inner: (N, C) log probabilities of each row by a fit that did not see its fold, the mean over the
+            views; None where no folds could be made.
+        facts: what inner folds say of it ("inner_brier", "inner_log_loss", "inner_accuracy", all weighted,
+            None without folds), "temperature", "converged", and what its training told.
+    """
+
+    predictor: Predictor
+    inner: np.ndarray | None
+    facts: dict[str, Fact]
+
+
+def train_heads(
+    rows: Rows,
+    hypers: Sequence[Hyper],
+    *,
+    classes: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[Trained]:
+    """Train a head for each setting; those of one kind are trained together.
 
     Args:
-        views: the same labels, weights and groups in each. Views of a sample share its group, so that
-            inner folds do not part them.
+        rows: the training part.
+        hypers: H heads and their hyper-parameters, all different.
+        classes: C.
+        seed: shuffles the folds.
+        advance: is told how many of the hypers are done.
+
+    Returns:
+        H heads in the order of `hypers`.
     """
-    if len(views) == 1:
-        return views[0]
-    return Rows(
-        np.concatenate([view.features for view in views]),
-        np.concatenate([view.labels for view in views]),
-        np.concatenate([view.weights for view in views]) / len(views),
-        np.concatenate([view.groups for view in views]),
+    labels, weights = np.tile(rows.labels, rows.views), np.tile(rows.weights, rows.views) / rows.views
+    folds = inner_folds(labels, np.tile(rows.groups, rows.views), seed=seed)
+    trained: dict[Hyper, Trained] = {}
+    for kind in dict.fromkeys(hyper.kind for hyper in hypers):
+        alike = [hyper for hyper in hypers if hyper.kind == kind]
+        before = len(trained)
+        fits = _fit(rows.features, labels, weights, classes, alike, folds, lambda n: advance(before + n))  # noqa: B023
+        for hyper, fit in zip(alike, fits, strict=True):
+            trained[hyper] = _calibrated(fit, rows, labels, weights)
+        advance(len(trained))
+    return [trained[hyper] for hyper in hypers]
+
+
+def _fit(
+    features: np.ndarray | Source,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    hypers: Sequence[Hyper],
+    folds: Folds,
+    advance: Callable[[int], None],
+) -> list[Fit]:
+    """Train the heads of one kind."""
+    softmax = [hyper for hyper in hypers if isinstance(hyper, Softmax)]
+    if softmax:
+        return train_softmax(
+            features, labels, weights, classes=classes, hypers=softmax, folds=folds, advance=advance
+        )
+    held = features if isinstance(features, np.ndarray) else _read(features)
+    if ridge := [hyper for hyper in hypers if isinstance(hyper, Ridge)]:
+        return fit_ridge(held, labels, weights, classes=classes, hypers=ridge, folds=folds)
+    if near := [hyper for hyper in hypers if isinstance(hyper, Neighbours)]:
+        return fit_neighbours(held, labels, weights, classes=classes, hypers=near, folds=folds)
+    if small := [hyper for hyper in hypers if isinstance(hyper, Mlp)]:
+        return fit_mlp(held, labels, weights, classes=classes, hypers=small, folds=folds, advance=advance)
+    means = [hyper for hyper in hypers if isinstance(hyper, Centroid)]
+    return [fit_centroid(held, labels, weights, classes=classes, folds=folds) for _ in means]
+
+
+def _read(source: Source) -> np.ndarray:
+    if isinstance(source, InMemory):
+        return source.features
+    return np.concatenate([block for _, block in source.blocks()])
+
+
+def _calibrated(fit: Fit, rows: Rows, labels: np.ndarray, weights: np.ndarray) -> Trained:
+    """Scale a head's temperature by what the folds say, and score it on them."""
+    facts: dict[str, Fact] = {"converged": fit.converged, **fit.facts}
+    if fit.inner is None:
+        blank = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
+        return Trained(fit.predictor, None, {**facts, **blank, "temperature": 1.0})
+    warmth = temperature(fit.inner, labels, weights)
+    told = scaled(fit.inner, warmth).reshape(rows.views, len(rows.labels), -1)
+    inner = mean_log_proba(list(told))  # (N, C)
+    return Trained(
+        fit.predictor.tempered(warmth),
+        inner,
+        {**facts, **inner_scores(inner, rows.labels, rows.weights), "temperature": warmth},
     )
+
+
+def inner_scores(log_proba: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, Fact]:
+    """Score predictions of rows by fits that did not see them.
+
+    The Brier score (Brier 1950) is what experiments are chosen by. Like log loss it is best for the true
+    probabilities, but it is not ruled by a few confident mistakes, and it varies less than accuracy.
+
+    Args:
+        log_proba: (N, C).
+        labels: (N,) int.
+        weights: (N,) at least zero, some above.
+    """
+    share, here = weights / weights.sum(), np.arange(len(labels))
+    truth = np.zeros_like(log_proba)
+    truth[here, labels] = 1
+    return {
+        "inner_brier": float(share @ np.square(np.exp(log_proba) - truth).sum(axis=1)),
+        "inner_log_loss": float(-share @ log_proba[here, labels]),
+        "inner_accuracy": float(share @ (log_proba.argmax(axis=1) == labels)),
+    }
+
+
+def said_of(predictors: Sequence[Predictor], features: np.ndarray | Source, views: int) -> list[np.ndarray]:
+    """Ask heads about rows that they were not trained on.
+
+    Args:
+        predictors: H heads.
+        features: (V * n, D) as `Rows` has them.
+        views: V.
+
+    Returns:
+        (n, C) log probabilities of each head, the mean over the views.
+    """
+    source = InMemory(features) if isinstance(features, np.ndarray) else features
+    told = zip(*(say(predictors, block) for _, block in source.blocks()), strict=True)
+    stacked = (np.concatenate(parts) for parts in told)  # (V * n, C) of each head
+    return [mean_log_proba(np.split(each, views)) for each in stacked]
 
 
 def mean_log_proba(views: Sequence[np.ndarray]) -> np.ndarray:
@@ -65,42 +187,6 @@ def mean_log_proba(views: Sequence[np.ndarray]) -> np.ndarray:
         return views[0]
     mean: np.ndarray = np.logaddexp.reduce(views) - np.log(len(views))
     return mean
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A head trained on the whole training part, with the strength that the inner folds chose.
-
-    Attributes:
-        head: the trained head.
-        brier: that strength's weighted Brier score on the inner folds, the lower the better; None
-            when there were too few samples to make folds.
-    """
-
-    head: SoftmaxHead
-    brier: float | None
-
-
-def train_softmax(rows: Rows, *, classes: int, strengths: Sequence[float], seed: int) -> Chosen:
-    """Choose the strength by cross-validation, then train on all rows given.
-
-    The strength with the lowest weighted Brier score on the inner folds is taken (Brier 1950). Like log
-    loss it is best for the true probabilities, but it is not ruled by a few confident mistakes, and it
-    varies less than accuracy. Where no folds can be made the middle strength is taken.
-
-    Args:
-        rows: the training part.
-        classes: C.
-        strengths: S positive numbers, one of which is chosen.
-        seed: shuffles the folds.
-    """
-    folds = inner_folds(rows.labels, rows.groups, seed=seed)
-    scores = _brier_scores(rows, folds, classes, strengths) if folds else None  # (S,)
-    best = len(strengths) // 2 if scores is None else int(scores.argmin())
-    [head] = fit_softmax(
-        rows.features, rows.labels, rows.weights, classes=classes, strengths=[strengths[best]]
-    )
-    return Chosen(head, None if scores is None else float(scores[best]))
 
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -121,27 +207,3 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tu
     if len(np.unique(groups)) == len(groups):
         return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
     return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
-
-
-def _brier_scores(
-    rows: Rows, folds: list[tuple[np.ndarray, np.ndarray]], classes: int, strengths: Sequence[float]
-) -> np.ndarray:
-    """Weighted mean over all held-out rows of the squared distance to the truth, (S,)."""
-    total = np.zeros(len(strengths))
-    for train, held_out in folds:
-        seen, unseen = rows.at(train), rows.at(held_out)
-        heads = fit_softmax(
-            seen.features,
-            seen.labels,
-            seen.weights,
-            classes=classes,
-            strengths=strengths,
-            tolerance=ROUGH,
-            precision=torch.float32,
-        )
-        truth = np.eye(classes)[unseen.labels]  # (n, C)
-        for s, head in enumerate(heads):
-            distance = np.square(np.exp(head.log_proba(unseen.features)) - truth).sum(axis=1)  # (n,)
-            total[s] += unseen.weights @ distance
-    scores: np.ndarray = total / rows.weights.sum()
-    return scores

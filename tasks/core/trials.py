@@ -1,17 +1,17 @@
-"""Which heads an experiment needs, by name, and which of them are there: decided without training any."""
+"""Which heads a study needs, by name, and which of them are there: decided without training any."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tasks.core.digest import StatCache, digest_bytes, digest_value
-from tasks.core.errors import StoreError
+from tasks.core.digest import StatCache, digest_value
 from tasks.core.files import write_text
-from tasks.core.heads import Experiment, head_key, load_head
+from tasks.core.heads import Grid, Inputs, head_key, held, shelf_key
 from tasks.core.splits import SplitSpec, groups_of, split_table
 
 
@@ -49,82 +49,81 @@ def parts_of(table: pd.DataFrame, splits: Sequence[SplitSpec]) -> Iterator[Part]
             yield Part(spec, seed, groups, split_table(table, spec, seed))
 
 
-def head_path(
-    folder: Path, experiment: Experiment, sets: Sequence[str], table: pd.DataFrame, part: Part
-) -> Path:
-    """Name the file of the head that an experiment trains on one part.
+def together(grids: Sequence[Grid]) -> list[tuple[Grid, ...]]:
+    """Put the grids that have the same inputs together, in the order of the first of each."""
+    order = list(dict.fromkeys(grid.inputs for grid in grids))
+    ranked = sorted(grids, key=lambda grid: order.index(grid.inputs))
+    return [tuple(some) for _, some in groupby(ranked, key=lambda grid: grid.inputs)]
+
+
+def name_of(grids: Sequence[Grid]) -> str:
+    """Name grids that are trained together."""
+    more = len(grids) - 1
+    return grids[0].name if not more else f"{grids[0].name} and {more} more"
+
+
+def shelf_of(folder: Path, inputs: Inputs, sets: Sequence[str], table: pd.DataFrame, part: Part) -> Path:
+    """Name the folder of the heads that are trained on one part.
 
     Args:
         folder: of all heads.
-        experiment: the head and its hyper-parameters.
-        sets: the identities of its feature sets, in order.
+        inputs: of the heads.
+        sets: the identities of their feature sets, in order.
         table: labelled samples.
         part: how they are cut.
     """
     rows = list(zip(table.digest, table.label, table.weight, part.groups, strict=True))
-    return folder / f"{head_key(experiment, sets, rows, part.test, part.seed)}.safetensors"
+    return folder / shelf_key(inputs, sets, rows, part.test, part.seed)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a head can be read."""
-    try:
-        load_head(path)
-    except StoreError:
-        return False
-    return True
-
-
-def trial_identity(
-    experiment: Experiment, sets: Sequence[str], samples: str, splits: Sequence[SplitSpec]
+def shelves_identity(
+    inputs: Inputs, sets: Sequence[str], samples: str, splits: Sequence[SplitSpec]
 ) -> list[object]:
-    """Say what decides all heads of an experiment, as plain values.
+    """Say what decides which shelves there are, as plain values.
 
     Args:
-        experiment: the head and its hyper-parameters; its name decides nothing.
-        sets: the identities of its feature sets, in order.
+        inputs: of the heads.
+        sets: the identities of their feature sets, in order.
         samples: identity of the table of samples.
         splits: with their seeds.
     """
-    return [experiment.identity(), list(sets), samples, [asdict(spec) for spec in splits]]
+    return [inputs.identity(sets), samples, [asdict(spec) for spec in splits]]
 
 
-def list_heads(folder: Path, identity: Sequence[object], heads: Sequence[tuple[Path, str]]) -> None:
-    """Keep the names and digests of an experiment's heads, so that they are found without splitting again.
+def list_shelves(folder: Path, identity: Sequence[object], shelves: Sequence[Path]) -> None:
+    """Keep the names of shelves, so that they are found without splitting again.
 
     Args:
         folder: of all heads.
-        identity: as `trial_identity`.
-        heads: file and digest of each; all are written by now.
+        identity: as `shelves_identity`.
+        shelves: one for each part.
     """
-    write_text(_list(folder, identity), json.dumps([[path.name, digest] for path, digest in heads]))
+    write_text(_list(folder, identity), json.dumps([shelf.name for shelf in shelves]))
 
 
 def heads_there(
     folder: Path,
     identity: Sequence[object],
+    grid: Grid,
     seen: StatCache,
-    paths: Callable[[], Iterable[Path]],
+    shelves: Callable[[], Iterable[Path]],
 ) -> int:
-    """Count the heads of an experiment that need not be trained.
+    """Count the heads of a grid that need not be trained.
 
     Args:
         folder: of all heads.
-        identity: as `trial_identity`.
-        seen: remembers the digests of heads that have not changed.
-        paths: names the heads; it is asked only where no list of them was kept.
+        identity: as `shelves_identity`.
+        grid: the heads.
+        seen: as `held`.
+        shelves: names the shelves; it is asked only where no list of them was kept.
     """
     try:
         listed = json.loads(_list(folder, identity).read_text(encoding="utf-8"))
-        return sum(_digest(folder / name, seen) == digest for name, digest in listed)
+        places = [folder / str(name) for name in listed]
     except (OSError, ValueError, TypeError):  # no list, or none that can be read
-        return sum(map(is_whole, paths()))
-
-
-def _digest(path: Path, seen: StatCache) -> str:
-    try:
-        return seen.value(path, lambda path: digest_bytes(path.read_bytes()))
-    except OSError:
-        return ""
+        places = list(shelves())
+    keys = [head_key(hyper) for hyper in grid.hypers]
+    return sum(key in found for found, _ in (held(place, seen) for place in places) for key in keys)
 
 
 def _list(folder: Path, identity: Sequence[object]) -> Path:

@@ -9,10 +9,10 @@ MEDIA = 1
 EXTRACTOR = 1
 """Pixels, a backbone and a tap -> a row of features."""
 
-TRAINER = 1
-"""Rows, labels and strengths -> a head."""
+TRAINER = 2
+"""Rows, labels and hyper-parameters -> a head."""
 
-SCORER = 1
+SCORER = 2
 """Predictions -> scores and intervals."""
 
 COPIES = 1

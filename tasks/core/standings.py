@@ -1,0 +1,65 @@
+"""What inner folds choose, and how the chosen compare."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from tasks.core.heads import HeadFile
+from tasks.core.metrics import Drawn, Score, differences, intervals
+
+ALL_PAIRS = 30
+"""So many names are compared each with each; of more, each with the chosen one."""
+
+
+def choose_head(heads: Sequence[HeadFile]) -> int:
+    """Number of the head with the lowest Brier score on the inner folds.
+
+    Of equals the first; where no folds could be made, the middle one.
+    """
+    scores = [head.story["inner_brier"] for head in heads]
+    if None in scores:
+        return len(heads) // 2
+    return min(range(len(heads)), key=lambda number: (scores[number], number))
+
+
+def choose_name(means: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Choose among experiments by their inner folds on the first split; test scores are not looked at."""
+    first = [row for row in means if row["split"] == means[0]["split"]]
+    return min(first, key=lambda row: math.inf if row["inner_brier"] is None else row["inner_brier"])
+
+
+def compare(scored: Mapping[str, dict[str, Drawn]], chosen: str) -> list[dict[str, Any]]:
+    """Differences between experiments on the same test parts, under the same draws.
+
+    Args:
+        scored: name -> metric -> score and draws, of one split.
+        chosen: one of the names.
+
+    Returns:
+        Rows of first, second, metric, difference (first less second), low, high, and whether it is real:
+        whether the 95 % interval leaves nought out.
+    """
+    pairs = combinations(scored, 2) if len(scored) <= ALL_PAIRS else ((chosen, name) for name in scored)
+    rows = []
+    for first, second in pairs:
+        if first != second:
+            for metric, found in differences(scored[first], scored[second]).items():
+                told = {"first": first, "second": second, "metric": metric}
+                rows.append(told | {"difference": found.value, "low": found.low, "high": found.high})
+                rows[-1]["real"] = found.low > 0 or found.high < 0
+    return rows
+
+
+def columns(scored: dict[str, Drawn]) -> dict[str, float]:
+    """Spell scores as columns: `accuracy`, `accuracy_low`, `accuracy_high`, and so on."""
+    spelled: dict[str, float] = {}
+    for metric, found in intervals(scored).items():
+        name = metric.replace(" ", "_")
+        spelled |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return spelled
+
+
+def interval(found: Score) -> dict[str, Any]:
+    """Spell a score for `summary.json`."""
+    return {"value": found.value, "ci95": [found.low, found.high]}

@@ -1,0 +1,64 @@
+"""Rows of several feature sets side by side, for training: held in memory, or read anew at each pass."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.core.shards import Holdings
+from tasks.core.store import blocks, load
+
+BYTES_A_NUMBER = 24
+"""Training in memory holds a feature as stored, standardised in double precision, and turned in both."""
+SHARE = 1 / 3
+"""Of the machine's memory that the features may take; larger ones are streamed."""
+ROWS_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows on disk as a source: taps side by side, the views below each other.
+
+    Attributes:
+        views: the holdings of each view's taps.
+        digests: (N,) of the samples wanted.
+    """
+
+    views: tuple[tuple[Holdings, ...], ...]
+    digests: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(V * N, D)."""
+        columns = sum(int(np.prod(held.shards[0].layout.shape[1:])) for held in self.views[0])
+        return len(self.views) * len(self.digests), columns
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Give all rows in order, some at a time."""
+        first = 0
+        for taps in self.views:
+            for parts in zip(*(blocks(held, self.digests, ROWS_AT_ONCE) for held in taps), strict=True):
+                rows = _beside(parts)
+                yield slice(first, first + len(rows)), rows
+                first += len(rows)
+
+    def in_memory(self) -> np.ndarray:
+        """Read everything at once, (V * N, D)."""
+        return np.concatenate([_beside([load(held, self.digests) for held in taps]) for taps in self.views])
+
+    def fits(self) -> bool:
+        """Whether there is memory for training on all rows at once; the same answer every time."""
+        rows, columns = self.shape
+        return rows * columns * BYTES_A_NUMBER <= SHARE * machine_memory()
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Flatten rows and put them side by side; (n, ...) each -> (n, D)."""
+    flat = [part.reshape(len(part), -1) for part in parts]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
