@@ -152,12 +152,10 @@ def _less_chosen(row: dict[str, Any], chosen: str, scores: Scores, metric: str) 
         pair = {each["first"], each["second"]}
         if (each["split"], each["metric"]) == (row["split"], metric) and pair == {row["experiment"], chosen}:
             sign = 1 if each["first"] == row["experiment"] else -1
-            ends = sorted([sign * each["low"], sign * each["high"]])
-            return {
-                "value": _number(sign * each["difference"]),
-                "ci95": [*map(_number, ends)],
-                "real": each["real"],
-            }
+            value, low, high = (_number(each[name]) for name in ("difference", "low", "high"))
+            if value is None or low is None or high is None:
+                return {"value": None, "ci95": [None, None], "real": False}
+            return {"value": sign * value, "ci95": sorted([sign * low, sign * high]), "real": each["real"]}
     return None
 
 
@@ -171,9 +169,9 @@ def _operating(row: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if math.isnan(value) else value
+def _number(value: float | None) -> float | None:
+    """JSON knows no NaN; scores that Prefect read back have None in its place."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,21 @@ import pandas as pd
 
 from tasks.caching import cached_stage
 from tasks.core import versions
+from tasks.core.errors import RequestError
 from tasks.core.heads import HeadFile, load_heads
 from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, draw_scores, mean_scores
 from tasks.core.operating import draw_operating, threshold_for
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_head, choose_name, columns, compare
 from tasks.core.tables import read_table
+from tasks.core.trials import labelled
 from tasks.core.wishes import Wish
 from tasks.references import Heads, Samples, Scores, Shelf
 
 FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature", "seconds")
 INNER = ("inner_brier", "inner_log_loss", "inner_accuracy")
+SHOWN = 10
+"""Classes that a refusal names, if none is near to what was asked for."""
 
 
 def _identity(inputs: dict[str, Any]) -> object:
@@ -41,8 +46,13 @@ def score_all(
     wishes: tuple[Wish, ...],
     trained: list[Heads],
 ) -> Scores:
-    """Tell what the inner folds say of each head, and score those that they choose."""
+    """Tell what the inner folds say of each head, and score those that they choose.
+
+    Raises:
+        RequestError: if an operating point is wanted of a class that the samples do not have.
+    """
     table = read_table(samples.table)
+    check_wishes(wishes, sorted(labelled(table).label.unique()))
     result = Scores(splits=[], means=[], differences=[], operating=[])
     chosen: dict[str, dict[str, list[HeadFile]]] = {spec.name: {} for spec in splits}
     places: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -60,6 +70,26 @@ def score_all(
         draws = draw_groups(groups_of(table, spec).tolist())
         _score_split(result, spec.name, chosen[spec.name], places, table, draws, wishes)
     return result
+
+
+def check_wishes(wishes: Sequence[Wish], classes: Sequence[str]) -> None:
+    """Refuse wishes of classes that do not exist.
+
+    Args:
+        wishes: the operating points.
+        classes: sorted names.
+
+    Raises:
+        RequestError: if an operating point is wanted of a class that is not among them.
+    """
+    for wish in wishes:
+        if wish.column(classes) < 0:
+            known = get_close_matches(str(wish.label), classes) or classes[:SHOWN]
+            more = f" and {len(classes) - len(known)} more" if len(known) < len(classes) else ""
+            raise RequestError(
+                f"operating point: no sample is labelled {wish.label!r}; the classes are "
+                f"{', '.join(map(repr, known))}{more}; give one of them as its label, or none for the last by name"
+            )
 
 
 def _score_split(

@@ -24,7 +24,7 @@ class Artifacts:
 
     @property
     def heads(self) -> Path:
-        """Trained heads, a file each."""
+        """Trained heads, a folder for each shelf."""
         return self.root / "heads"
 
     @property

@@ -2,11 +2,15 @@
 
 A shelf is a folder: all heads that were trained on the same rows, features and split. Heads trained in one
 go lie in one file of it, a safetensors file named by the digest of its bytes, so that a hundred heads cost
-one write, and an added one its own.
+one write, and an added one its own. What several heads of a file hold alike, such as the training rows
+among which neighbours are looked for, lies there once.
 """
 
+import errno
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tasks.core import versions
-from tasks.core.digest import StatCache, digest_bytes, digest_value
+from tasks.core.digest import DIGEST_BYTES, Stamp, StatCache, digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
 from tasks.core.hyper import Hyper, spelled
@@ -24,6 +28,7 @@ from tasks.core.predictors import KINDS, Predictor
 from tasks.core.taps import CENTRE, parse_tap, spell
 
 SUFFIX = ".safetensors"
+MEND = "; run the study again"
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def save_heads(shelf: Path, heads: Mapping[str, HeadFile]) -> Path:
 
     Args:
         shelf: the folder.
-        heads: key -> head; one or more, of the same rows.
+        heads: key -> head; one or more, of the same rows. Their order decides nothing.
 
     Returns:
         The file.
@@ -128,11 +133,15 @@ def save_heads(shelf: Path, heads: Mapping[str, HeadFile]) -> Path:
     first = next(iter(heads.values()))
     arrays = {"test_rows": _packed(first.test_rows), "train_rows": _packed(first.train_rows)}
     told = []
-    for number, (key, head) in enumerate(heads.items()):
+    for key, head in sorted(heads.items()):
         own = head.predictor.arrays() | {"log_proba": head.log_proba.astype(np.float32)}
         own |= {} if head.inner is None else {"inner": head.inner.astype(np.float32)}
-        arrays |= {f"{number}/{name}": np.ascontiguousarray(array) for name, array in own.items()}
-        told.append({"key": key, "kind": head.predictor.kind, "story": head.story})
+        places = {}
+        for name, array in own.items():
+            flat = np.ascontiguousarray(array)
+            places[name] = digest_value([flat.dtype.str, list(flat.shape), digest_bytes(flat.data)])
+            arrays[places[name]] = flat
+        told.append({"key": key, "kind": head.predictor.kind, "arrays": places, "story": head.story})
     data = save(arrays, {"heads": json.dumps(told)})  # of two entries the order would vary
     path = shelf / f"{digest_bytes(data)}{SUFFIX}"
     with replacing(path) as partial:
@@ -146,28 +155,12 @@ def load_heads(path: Path) -> dict[str, HeadFile]:
     Raises:
         StoreError: if the file is missing or damaged.
     """
-    data = _whole(path)
-    try:
-        arrays, told = load(data), _told(data)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: no heads can be read ({error}); run the study again") from error
-    rows = {name: _unpacked(arrays.pop(name)) for name in ("test_rows", "train_rows")}
-    heads = {}
-    for number, each in enumerate(told):
-        own = {
-            name.removeprefix(f"{number}/"): array
-            for name, array in arrays.items()
-            if name.startswith(f"{number}/")
-        }
-        log_proba, inner = own.pop("log_proba").astype(np.float64), own.pop("inner", None)
-        heads[each["key"]] = HeadFile(
-            predictor=KINDS[each["kind"]].of(own),
-            log_proba=log_proba,
-            inner=None if inner is None else inner.astype(np.float64),
-            story=each["story"],
-            **rows,
-        )
-    return heads
+    with _reading(path):
+        data = path.read_bytes()
+        _check(path, digest_bytes(data))
+        arrays, told = load(data), _told(data[8 : 8 + _header(data)])
+        rows = {name: _unpacked(arrays[name]) for name in ("test_rows", "train_rows")}
+        return {each["key"]: _head(each, arrays, rows) for each in told}
 
 
 def keys_in(path: Path) -> list[str]:
@@ -176,7 +169,26 @@ def keys_in(path: Path) -> list[str]:
     Raises:
         StoreError: if the file is missing or damaged.
     """
-    return [each["key"] for each in _told(_whole(path))]
+    with _reading(path), path.open("rb") as file:
+        told = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
+        _check(path, told.hexdigest())
+        end = file.tell()
+        file.seek(0)
+        size = _header(file.read(8))
+        return [each["key"] for each in _told(file.read(min(size, end)))]
+
+
+def damage(path: Path) -> str:
+    """Say what is wrong with a file of heads, or "" if it is whole or not there.
+
+    Raises:
+        StoreError: if it cannot be read for a reason that is not the file's.
+    """
+    try:
+        keys_in(path)
+    except _DamageError as error:
+        return str(error).removeprefix(f"{path}: ").removesuffix(MEND) if path.exists() else ""
+    return ""
 
 
 def held(shelf: Path, seen: StatCache) -> tuple[dict[str, Path], list[Path]]:
@@ -188,36 +200,86 @@ def held(shelf: Path, seen: StatCache) -> tuple[dict[str, Path], list[Path]]:
 
     Returns:
         Key -> file, and the files that are damaged.
+
+    Raises:
+        StoreError: if a file cannot be read for a reason that is not the file's.
     """
     found: dict[str, Path] = {}
-    damaged = []
+    damaged, learnt = [], {}
     files = sorted(shelf.glob(f"*{SUFFIX}"))
-    known, _ = seen.recall(files)
+    known, stamps = seen.recall(files)
     for path in files:
-        try:
-            keys = json.loads(known.get(path) or seen.value(path, lambda path: json.dumps(keys_in(path))))
-        except (StoreError, OSError):
-            damaged.append(path)
-            continue
+        keys = _remembered(known.get(path, ""))
+        if keys is None:
+            try:
+                stamps.setdefault(path, Stamp.of(path))
+                keys = keys_in(path)
+            except FileNotFoundError:
+                continue  # removed by another process a moment ago
+            except _DamageError:
+                damaged.append(path)
+                continue
+            learnt[path] = json.dumps(keys)
         found |= dict.fromkeys(keys, path)
+    if learnt:
+        seen.remember(learnt, stamps)
     return found, damaged
 
 
-def _whole(path: Path) -> bytes:
+class _DamageError(StoreError):
+    """A file is not what its name promises."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell whatever goes wrong with a file in one line, and whether the file is to blame."""
     try:
-        data = path.read_bytes()
+        yield
+    except StoreError:
+        raise
     except OSError as error:
-        raise StoreError(f"{path}: no heads can be read ({error.strerror}); run the study again") from error
-    if digest_bytes(data) != path.stem:
-        raise StoreError(f"{path}: its bytes are not those that it is named by; run the study again")
-    return data
+        if error.errno not in (errno.ENOENT, errno.EIO):
+            raise StoreError(f"{path}: cannot be read ({error.strerror}); nothing was changed") from error
+        raise _DamageError(f"{path}: no heads can be read ({error.strerror}){MEND}") from error
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _DamageError(f"{path}: no heads can be read ({error}){MEND}") from error
 
 
-def _told(data: bytes) -> list[dict[str, Any]]:
+def _check(path: Path, digest: str) -> None:
+    if digest != path.stem:
+        raise _DamageError(f"{path}: its bytes are not those that it is named by{MEND}")
+
+
+def _header(data: bytes) -> int:
+    """Say how long the header is that follows a file's first 8 bytes."""
+    return int.from_bytes(data[:8], "little")
+
+
+def _told(header: bytes) -> list[dict[str, Any]]:
     """Read what a file's header tells of its heads."""
-    size = int.from_bytes(data[:8], "little")
-    told: list[dict[str, Any]] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["heads"])
+    told: list[dict[str, Any]] = json.loads(json.loads(header)["__metadata__"]["heads"])
     return told
+
+
+def _head(told: dict[str, Any], arrays: Mapping[str, np.ndarray], rows: dict[str, list[str]]) -> HeadFile:
+    own = {name: arrays[place] for name, place in told["arrays"].items()}
+    log_proba, inner = own.pop("log_proba").astype(np.float64), own.pop("inner", None)
+    return HeadFile(
+        predictor=KINDS[told["kind"]].of(own),
+        log_proba=log_proba,
+        inner=None if inner is None else inner.astype(np.float64),
+        story=told["story"],
+        **rows,
+    )
+
+
+def _remembered(value: str) -> list[str] | None:
+    """Read keys that were remembered; None if they were not, or by another version."""
+    try:
+        keys = json.loads(value)
+    except ValueError:
+        return None
+    return keys if isinstance(keys, list) else None
 
 
 def _packed(digests: Sequence[str]) -> np.ndarray:

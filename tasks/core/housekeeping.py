@@ -17,9 +17,9 @@ import numpy as np
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.claims import Claims
-from tasks.core.errors import RequestError, StoreError
+from tasks.core.errors import RequestError
 from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned
-from tasks.core.heads import keys_in
+from tasks.core.heads import SUFFIX, damage, held
 from tasks.core.shards import Holdings
 from tasks.core.store import VIEW, drop, find_damage, holdings, last_used, view_damage
 
@@ -71,7 +71,8 @@ class Kind(Enum):
     REST = "a temporary file whose writer is dead"
     SHARD = "a damaged shard"
     VIEW = "a damaged features.h5"
-    EMPTY = "the folder of a set without samples"
+    HEADS = "a damaged file of heads"
+    EMPTY = "the folder of a set without samples, or of no heads"
     TREE = "a file, or a folder with all that is in it"
 
 
@@ -125,7 +126,7 @@ def size_of(place: Path) -> int:
 
 
 def find_all_damage(artifacts: Artifacts) -> list[Damage]:
-    """Read every shard, view and head whole, and forget what was remembered of the damaged ones.
+    """Read every shard, view and file of heads whole, and forget what was remembered of the damaged ones.
 
     A run then finds each of them, too, and mends it.
     """
@@ -137,11 +138,11 @@ def find_all_damage(artifacts: Artifacts) -> list[Damage]:
         ]
         if reason := view_damage(folder):
             views.append(Damage(folder / VIEW, reason, "a run writes it anew"))
-    for path in sorted(artifacts.heads.rglob("*.safetensors")):
-        if reason := _head_damage(path):
-            heads.append(Damage(path, reason, "a run trains it again"))
-    artifacts.seen("shard").forget(damage.path for damage in shards)
-    artifacts.seen("head").forget(damage.path for damage in heads)
+    for path in sorted(artifacts.heads.rglob(f"*{SUFFIX}")):
+        if reason := damage(path):
+            heads.append(Damage(path, reason, "a run trains its heads again"))
+    artifacts.seen("shard").forget(each.path for each in shards)
+    artifacts.seen("head").forget(each.path for each in heads)
     return shards + views + heads
 
 
@@ -165,6 +166,7 @@ def plan_removals(
         if is_abandoned(path)
     ]
     damaged = [each for folder, held in _held(artifacts) for each in _unusable(folder, held)]
+    damaged += _unusable_heads(artifacts)
     sets = [entry for entry in list_sets(artifacts) if entry.samples and not _is_written_to(entry.folder)]
     old = [] if older_than is None else [entry for entry in sets if entry.used < now - older_than]
     over = [] if keep is None else _over(keep, [entry for entry in sets if entry not in old])
@@ -184,9 +186,9 @@ def remove(artifacts: Artifacts, removal: Removal) -> bool:
         return remove_abandoned(path)
     if removal.kind is Kind.SHARD:
         return _remove_damaged(artifacts, path)
-    if removal.kind is Kind.VIEW:
-        path.unlink(missing_ok=True)
-    elif not _is_written_to(path):
+    if removal.kind is Kind.VIEW or (removal.kind is Kind.HEADS and damage(path)):
+        path.unlink(missing_ok=True)  # heads that a run has written anew stay
+    elif removal.kind in (Kind.EMPTY, Kind.TREE) and not _is_written_to(path):
         _remove_tree(path, [] if removal.kind is Kind.EMPTY else list(_files(path)))
     return not path.exists()
 
@@ -249,14 +251,6 @@ def _stats(place: Path) -> Iterator[os.stat_result]:
 # Damage
 
 
-def _head_damage(path: Path) -> str:
-    try:
-        keys_in(path)
-    except StoreError as error:
-        return str(error).removeprefix(f"{path}: ").removesuffix("; run the study again")
-    return ""
-
-
 def _unusable(folder: Path, held: Holdings) -> list[Removal]:
     """What is of no use in a set: damaged files, and the folder itself if nothing else is in it."""
     removals = [
@@ -268,6 +262,17 @@ def _unusable(folder: Path, held: Holdings) -> list[Removal]:
     if not held.shards and not _is_written_to(folder):
         removals.append(Removal(folder, Kind.EMPTY, "holds no samples", 0))
     return removals
+
+
+def _unusable_heads(artifacts: Artifacts) -> Iterator[Removal]:
+    """What is of no use among heads: damaged files, and folders without any other."""
+    seen = artifacts.seen("head")
+    for folder in (artifacts.heads, *filter(Path.is_dir, _children(artifacts.heads))):
+        found, damaged = held(folder, seen)
+        for path in damaged:
+            yield Removal(path, Kind.HEADS, f"damaged: {damage(path)}", size_of(path))
+        if not found and folder != artifacts.heads and not _is_written_to(folder):
+            yield Removal(folder, Kind.EMPTY, "holds no heads", 0)
 
 
 # Removing

@@ -31,7 +31,7 @@ from tasks.core.path import SINGLE, Found, Lanes, Path, Problem, certify, standa
 from tasks.core.predictors import Linear, log_softmax
 from tasks.core.weights import class_weighted
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 """A head has converged when ||grad J|| is at most this, in standardised features."""
 ROUGH = 1e-4
 """The same for the fits on inner folds, which are compared and not kept: single precision reaches it."""
@@ -155,8 +155,8 @@ def train_softmax(
     inner = {problem: np.empty((len(labels), classes), dtype=np.float32) for problem in whole}
     found: dict[Problem, Found] = {}
     inner_converged, done = dict.fromkeys(whole, True), 0
-    wanted = [(lane + part, strength) for lane, strength in whole for part in range(len(parts))]
-    for solved in path.walk(wanted, ROUGH):
+    wanted = dict.fromkeys(((lane + part, s) for lane, s in whole for part in range(len(parts))), ROUGH)
+    for solved in path.walk(wanted | dict.fromkeys(whole, TOLERANCE)):
         found |= {(each.lane, each.strength): each for each in solved if not each.lane % len(parts)}
         for part, (_, held_out) in enumerate(folds, start=1):
             unseen, rows = [each for each in solved if each.lane % len(parts) == part], np.sort(held_out)
@@ -215,20 +215,30 @@ def _solve(
     source: Source, weights: np.ndarray, lanes: Lanes, wanted: Sequence[Problem], tolerance: float
 ) -> list[ConvexHead]:
     path = Path(coordinates(source, weights), lanes)
-    steps = path.walk(wanted, max(tolerance, SINGLE))
+    steps = path.walk(dict.fromkeys(wanted, max(tolerance, SINGLE)))
     found = {(each.lane, each.strength): each for solved in steps for each in solved}
     return _certified(source, path, [found[problem] for problem in wanted], tolerance)
 
 
 def _certified(source: Source, path: Path, found: Sequence[Found], tolerance: float) -> list[ConvexHead]:
-    """Finish in double precision where single precision does not do, evaluate afresh, fold to raw features."""
-    kept = path.polish(found, tolerance) if tolerance < SINGLE else found
-    weight, standard = standardised(path.place, kept), path.place.standard
-    objectives, norms = certify(source, standard, path.lanes, kept, weight)
+    """Evaluate solutions afresh; what single precision did not finish, double precision does."""
+    heads = _evaluated(source, path, found, tolerance)
+    short = [number for number, head in enumerate(heads) if not head.has_converged]
+    if short:
+        finished = path.polish([found[number] for number in short], tolerance)
+        for number, head in zip(short, _evaluated(source, path, finished, tolerance), strict=True):
+            heads[number] = head
+    return heads
+
+
+def _evaluated(source: Source, path: Path, found: Sequence[Found], tolerance: float) -> list[ConvexHead]:
+    """Certify solutions, and fold the standardisation in."""
+    weight, standard = standardised(path.place, found), path.place.standard
+    objectives, norms = certify(source, standard, path.lanes, found, weight)
     if path.lanes.penalty != 1:
         norms = norms * 2**0.5  # by each of two classes, not by their difference
     heads = []
-    for each, solution, objective, norm in zip(kept, weight.numpy(), objectives, norms, strict=True):
+    for each, solution, objective, norm in zip(found, weight.numpy(), objectives, norms, strict=True):
         by_class = _each_class(solution.T).T  # (C, D + 1)
         predictor = standard.on_raw(by_class[:, :-1], by_class[:, -1])
         heads.append(

@@ -65,14 +65,11 @@ class SoftmaxLoss:
         true = self.labels[rows].expand(len(scores), 1, -1)  # (A, 1, n)
         scores -= scores.amax(1, keepdim=True)
         at_true = scores.gather(1, true)[:, 0]  # (A, n)
-        rest = (
-            scores.exp_().scatter_(1, true, 0.0).sum(1)
-        )  # without the true class: a small loss keeps its digits
-        total = rest + at_true.exp()
-        loss = torch.where(at_true == 0, rest.log1p(), total.log() - at_true)
+        total = scores.exp_().sum(1)
+        loss = ((total.log() - at_true) * share).sum(1)
         scores *= (share / total)[:, None]
-        scores.scatter_(1, true, -(share * rest / total)[:, None])
-        return (loss * share).sum(1)
+        scores.scatter_add_(1, true, -share[:, None])
+        return loss
 
     def prior(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """See `Loss`."""

@@ -32,14 +32,21 @@ def threshold_for(wish: Wish, column: int, log_proba: np.ndarray, labels: np.nda
 
 
 def draw_operating(part: TestPart, draws: Draws, column: int, threshold: float) -> dict[str, Drawn]:
-    """Recall and precision of a test part at a threshold, and under each replicate; rows count alike."""
+    """Recall and precision of a test part at a threshold, and under each replicate; rows count alike.
+
+    Returns:
+        "recall", NaN without true rows, tested by their groups; "precision", NaN without called rows, by theirs.
+    """
     true = part.labels == column
     called = expit(margins(part.log_proba)[:, column]) >= threshold
     counted = np.stack([called & true, true, called]).astype(np.float32)  # (3, n)
-    once = counted.sum(axis=1, keepdims=True)
-    drawn = counted @ draws.times(part.rows)  # (3, B)
-    groups = np.unique(draws.members[part.rows])
+    once = counted.sum(axis=1, keepdims=True).astype(np.float64)
+    drawn = (counted @ draws.times(part.rows)).astype(np.float64)  # (3, B) whole numbers
     return {
-        name: Drawn(float(ratio(once[0], once[of])[0]), ratio(drawn[0], drawn[of]).astype(np.float64), groups)
-        for name, of in (("recall", 1), ("precision", 2))
+        name: Drawn(
+            float(ratio(once[0], once[of])[0]),
+            ratio(drawn[0], drawn[of]),
+            np.unique(draws.members[part.rows[among]]),
+        )
+        for name, of, among in (("recall", 1, true), ("precision", 2, called))
     }

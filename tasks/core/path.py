@@ -4,7 +4,7 @@ A lane is one training (its loss and its share of each row's weight), and a prob
 Weights are (C, R + 1): R coordinates of the features and the bias.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -72,17 +72,20 @@ class Path:
         self.place, self.lanes = place, lanes
         self.bias, self.spread = lanes.loss.prior(lanes.share)
 
-    def walk(self, wanted: Iterable[Problem], tolerance: float) -> Iterator[list[Found]]:
-        """Solve problems in single precision, some at a time, to a gradient norm.
+    def walk(self, wanted: Mapping[Problem, float]) -> Iterator[list[Found]]:
+        """Solve problems in single precision, some at a time.
 
         Where each pass is dear because rows are streamed, all strengths are solved together.
+
+        Args:
+            wanted: problem -> the gradient norm to reach, at least `SINGLE`.
         """
         last: dict[int, list[Found]] = {}
-        ordered = sorted(set(wanted), key=lambda problem: (-problem[1], problem[0]))
+        ordered = sorted(wanted, key=lambda problem: (-problem[1], problem[0]))
         for _, steps in groupby(ordered, key=lambda problem: self.place.held and problem[1]):
             for some in self._batches(list(steps), torch.float32):
                 starts = [self._start(last.get(lane, []), lane, strength) for lane, strength in some]
-                solved = self._solve(some, torch.stack(starts), tolerance)
+                solved = self._solve(some, torch.stack(starts), [wanted[problem] for problem in some])
                 for each in solved:
                     last[each.lane] = [*last.get(each.lane, [])[-1:], each]
                 yield solved
@@ -92,7 +95,8 @@ class Path:
         kept: list[Found] = []
         for some in self._batches(list(found), torch.float64):
             starts = torch.stack([each.weight for each in some]).double()
-            kept += self._solve([(each.lane, each.strength) for each in some], starts, tolerance)
+            problems = [(each.lane, each.strength) for each in some]
+            kept += self._solve(problems, starts, [tolerance] * len(some))
         return kept
 
     def say(self, found: Sequence[Found], rows: np.ndarray) -> np.ndarray:
@@ -129,11 +133,11 @@ class Path:
         way = np.log(newest.strength / strength) / np.log(before.strength / newest.strength)
         return newest.weight + min(float(way), FARTHEST) * (newest.weight - before.weight)
 
-    def _solve(self, problems: Sequence[Problem], start: Tensor, tolerance: float) -> list[Found]:
+    def _solve(self, problems: Sequence[Problem], start: Tensor, tolerances: Sequence[float]) -> list[Found]:
         lanes = torch.tensor([lane for lane, _ in problems])
         strengths = torch.tensor([strength for _, strength in problems], dtype=torch.float64)
         search = _Search(self.place, self.lanes, lanes, strengths, self.spread[lanes], start.dtype)
-        reached = minimise(search.objective, search.scaled(start), search.is_done(tolerance))
+        reached = minimise(search.objective, search.scaled(start), search.is_done(tolerances))
         weight = search.unscaled(reached.x, torch.arange(len(problems)))
         ended = zip(problems, weight, reached.done.tolist(), strict=True)
         return [Found(lane, strength, each, done) for (lane, strength), each, done in ended]
@@ -185,13 +189,14 @@ class _Search:
         gradient = torch.cat([by_weight, by_bias], dim=2) * self.scale[which, None]
         return value, gradient.flatten(1)
 
-    def is_done(self, tolerance: float) -> IsDone:
-        """Make the rule that stops a problem below the certificate, with room for rounding."""
+    def is_done(self, tolerances: Sequence[float]) -> IsDone:
+        """Make the rule that stops each problem below its certificate, with room for rounding."""
+        enough = torch.tensor(tolerances) / 2
 
         def rule(gradient: Tensor, value: Tensor, which: Tensor) -> Tensor:
             in_weights = gradient.view(len(gradient), self.loss.scores, -1) / self.scale[which, None]
             norms: Tensor = torch.linalg.vector_norm(in_weights, dim=(1, 2))
-            return norms <= tolerance / 2
+            return norms <= enough[which]
 
         return rule
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import Grid
+from tasks.core.heads import Grid, Inputs
 from tasks.core.manifest import list_samples, locate
 from tasks.core.samples import Source, assemble, check_enough, look, table_identity, tell
 from tasks.core.shards import Holdings, Layout
@@ -202,20 +202,21 @@ def _plan_trials(
         return [TrialPlan(trial.name, needed[trial.name], 0) for trial, _ in trials]
     samples, table, seen = table_identity(found.table), labelled(found.table), artifacts.seen("head")
     parts = cache(lambda: list(parts_of(table, splits)))
+    shelves = cache(partial(_shelves, artifacts.heads, table, parts))
     plans = []
     for trial, sets in trials:
         identity = shelves_identity(trial.inputs, sets, samples, splits)
-        shelves = partial(_shelves, artifacts.heads, trial, sets, table, parts)
-        there = heads_there(artifacts.heads, identity, trial, seen, shelves)
+        named = partial(shelves, trial.inputs, tuple(sets))
+        there = heads_there(artifacts.heads, identity, trial, seen, named)
         plans.append(TrialPlan(trial.name, needed[trial.name], there))
     return plans
 
 
 def _shelves(
     folder: Path,
-    trial: Grid,
-    sets: Sequence[str],
     table: pd.DataFrame,
     parts: Callable[[], Sequence[Part]],
+    inputs: Inputs,
+    sets: Sequence[str],
 ) -> list[Path]:
-    return [shelf_of(folder, trial.inputs, sets, table, part) for part in parts()]
+    return [shelf_of(folder, inputs, sets, table, part) for part in parts()]

@@ -77,6 +77,8 @@ def train_heads(
     """
     labels, weights = np.tile(rows.labels, rows.views), np.tile(rows.weights, rows.views) / rows.views
     folds = inner_folds(labels, np.tile(rows.groups, rows.views), seed=seed)
+    if not all(weights[train].any() for train, _ in folds):
+        folds = []  # one fold holds all weight; without it there is nothing to learn from
     trained: dict[Hyper, Trained] = {}
     for kind in dict.fromkeys(hyper.kind for hyper in hypers):
         alike = [hyper for hyper in hypers if hyper.kind == kind]
@@ -109,9 +111,22 @@ def _fit(
     if near := [hyper for hyper in hypers if isinstance(hyper, Neighbours)]:
         return fit_neighbours(held, labels, weights, classes=classes, hypers=near, folds=folds)
     if small := [hyper for hyper in hypers if isinstance(hyper, Mlp)]:
-        return fit_mlp(held, labels, weights, classes=classes, hypers=small, folds=folds, advance=advance)
+        count = _heads_of(len(folds) + 1, advance)
+        return fit_mlp(held, labels, weights, classes=classes, hypers=small, folds=folds, advance=count)
     means = [hyper for hyper in hypers if isinstance(hyper, Centroid)]
     return [fit_centroid(held, labels, weights, classes=classes, folds=folds) for _ in means]
+
+
+def _heads_of(networks: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Count heads done where one is told of more networks done, so many to a head."""
+    done = 0
+
+    def add(more: int) -> None:
+        nonlocal done
+        done += more
+        advance(done // networks)
+
+    return add
 
 
 def _read(source: Source) -> np.ndarray:

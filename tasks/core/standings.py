@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from tasks.core.heads import HeadFile
-from tasks.core.metrics import Drawn, Score, differences, intervals
+from tasks.core.metrics import Drawn, differences, intervals
 
 ALL_PAIRS = 30
 """So many names are compared each with each; of more, each with the chosen one."""
@@ -20,13 +20,21 @@ def choose_head(heads: Sequence[HeadFile]) -> int:
     scores = [head.story["inner_brier"] for head in heads]
     if None in scores:
         return len(heads) // 2
-    return min(range(len(heads)), key=lambda number: (scores[number], number))
+    return min(range(len(heads)), key=lambda number: _or_worst(scores[number]))
 
 
 def choose_name(means: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Choose among experiments by their inner folds on the first split; test scores are not looked at."""
+    """Choose among experiments by their inner folds on the first split; test scores are not looked at.
+
+    Of equals the first, so too where no folds could be made.
+    """
     first = [row for row in means if row["split"] == means[0]["split"]]
-    return min(first, key=lambda row: math.inf if row["inner_brier"] is None else row["inner_brier"])
+    return min(first, key=lambda row: _or_worst(row["inner_brier"]))
+
+
+def _or_worst(brier: float | None) -> float:
+    """A score that is not known is beaten by any that is."""
+    return math.inf if brier is None or math.isnan(brier) else brier
 
 
 def compare(scored: Mapping[str, dict[str, Drawn]], chosen: str) -> list[dict[str, Any]]:
@@ -38,7 +46,7 @@ def compare(scored: Mapping[str, dict[str, Drawn]], chosen: str) -> list[dict[st
 
     Returns:
         Rows of first, second, metric, difference (first less second), low, high, and whether it is real:
-        whether the 95 % interval leaves nought out.
+        whether the 95 % interval leaves nought out. Of one group alone no draw can tell that.
     """
     pairs = combinations(scored, 2) if len(scored) <= ALL_PAIRS else ((chosen, name) for name in scored)
     rows = []
@@ -47,7 +55,8 @@ def compare(scored: Mapping[str, dict[str, Drawn]], chosen: str) -> list[dict[st
             for metric, found in differences(scored[first], scored[second]).items():
                 told = {"first": first, "second": second, "metric": metric}
                 rows.append(told | {"difference": found.value, "low": found.low, "high": found.high})
-                rows[-1]["real"] = found.low > 0 or found.high < 0
+                several = len(scored[first][metric].groups) > 1
+                rows[-1]["real"] = several and (found.low > 0 or found.high < 0)
     return rows
 
 
@@ -58,8 +67,3 @@ def columns(scored: dict[str, Drawn]) -> dict[str, float]:
         name = metric.replace(" ", "_")
         spelled |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     return spelled
-
-
-def interval(found: Score) -> dict[str, Any]:
-    """Spell a score for `summary.json`."""
-    return {"value": found.value, "ci95": [found.low, found.high]}

@@ -1,5 +1,6 @@
 """Rows of several feature sets side by side, for training: held in memory, or read anew at each pass."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Stored:
     @property
     def shape(self) -> tuple[int, int]:
         """(V * N, D)."""
-        columns = sum(int(np.prod(held.shards[0].layout.shape[1:])) for held in self.views[0])
+        columns = sum(math.prod(held.shards[0].layout.shape[1:]) for held in self.views[0])
         return len(self.views) * len(self.digests), columns
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -60,5 +61,5 @@ def machine_memory() -> int:
 
 def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Flatten rows and put them side by side; (n, ...) each -> (n, D)."""
-    flat = [part.reshape(len(part), -1) for part in parts]
+    flat = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)

@@ -118,12 +118,18 @@ def heads_there(
         shelves: names the shelves; it is asked only where no list of them was kept.
     """
     try:
-        listed = json.loads(_list(folder, identity).read_text(encoding="utf-8"))
-        places = [folder / str(name) for name in listed]
-    except (OSError, ValueError, TypeError):  # no list, or none that can be read
+        places = [folder / name for name in _listed(_list(folder, identity))]
+    except (OSError, ValueError):  # no list, or none that can be read
         places = list(shelves())
     keys = [head_key(hyper) for hyper in grid.hypers]
     return sum(key in found for found, _ in (held(place, seen) for place in places) for key in keys)
+
+
+def _listed(place: Path) -> list[str]:
+    names = json.loads(place.read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{place}: is no list of shelves")
+    return names
 
 
 def _list(folder: Path, identity: Sequence[object]) -> Path:

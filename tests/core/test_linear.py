@@ -19,7 +19,6 @@ from tasks.core.hyper import Softmax
 from tasks.core.lbfgs import minimise
 from tasks.core.linear import SINGLE, TOLERANCE, ConvexHead, fit_sigmoid, fit_softmax, train_softmax
 from tasks.core.predictors import Linear
-from tasks.core.weights import class_weighted
 
 TIGHT = 1e-9
 
@@ -384,7 +383,7 @@ def test_labels_that_are_all_the_same_are_predicted_almost_for_sure(label, class
         assert log_proba[:, label].min() > np.log1p(-1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rows=st.integers(2, 25),
     columns=st.integers(1, 30),
@@ -404,7 +403,7 @@ def test_whatever_comes_the_answer_has_numbers_and_the_certificate_is_true(
     weights = 10 ** rng.uniform(-decades / 2, decades / 2, rows) * (rng.random(rows) < 0.8)
     weights[0] = 1
     given = Problem(features.astype(dtype), rng.integers(0, classes, rows), weights, classes)
-    for head in given.fit(1e-8, 1e-2, 1e8):
+    for head in given.fit(1e-4, 1e-2, 1e8):
         assert np.isfinite(head.predictor.weight).all()
         assert np.isfinite(head.predictor.bias).all()
         assert head.has_converged == (head.gradient_norm <= TOLERANCE)
@@ -419,7 +418,7 @@ def test_whatever_comes_the_answer_has_numbers_and_the_certificate_is_true(
 @pytest.mark.parametrize(("rows", "columns"), [(100, 8), (20, 60)])
 def test_strengths_in_one_batch_give_the_heads_that_each_alone_gives(rows, columns):
     given = problem(rows, columns, 3)
-    strengths = [10.0**power for power in range(-4, 3)]
+    strengths = [10.0**power for power in range(-3, 3)]
     together = given.fit(*strengths, tolerance=TIGHT)
     assert [head.strength for head in together] == strengths
     for strength, head in zip(strengths, together, strict=True):
@@ -736,17 +735,16 @@ def test_the_head_of_all_rows_is_fit_softmaxs_with_folds_or_without(classes, cou
     given = problem(80, 6, classes)
     fits = trained(given, HYPERS, folds_of(80, count) if count else [])
     for hyper, fit in zip(HYPERS, fits, strict=True):
-        weights = class_weighted(given.weights, given.labels, hyper.class_weight)
-        reference = standardised(given)[0] if hyper.class_weight == "balanced" else given.features
         if hyper.class_weight == "none":
             [head] = given.fit(hyper.strength)
             expected = head.predictor.log_proba(given.features)
             assert fit.facts["objective"] == pytest.approx(head.objective, rel=1e-6)
         else:  # fit_softmax would standardise by the balanced weights
+            rows, weights = standardised(given)[0], balanced(given.weights, given.labels)
             C = (2 if classes == 2 else 1) / (hyper.strength * weights.sum())
             model = LogisticRegression(C=C, tol=1e-9, max_iter=100_000)
-            model.fit(reference, given.labels, sample_weight=weights)
-            expected = model.predict_log_proba(reference)
+            model.fit(rows, given.labels, sample_weight=weights)
+            expected = model.predict_log_proba(rows)
         np.testing.assert_allclose(fit.predictor.log_proba(given.features), expected, rtol=0, atol=1e-3)
         assert fit.facts["gradient_norm"] <= TOLERANCE
         assert fit.converged
@@ -814,8 +812,11 @@ def test_a_fold_without_weight_is_judged_by_the_head_of_all_rows(classes):
         np.testing.assert_allclose(np.exp(fit.inner[folds[1][1]]), np.exp(said), rtol=0, atol=0.02)
 
 
-def test_held_out_rows_need_not_come_in_order():
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_held_out_rows_need_not_come_in_order(is_streamed):
     given, folds = problem(60, 5, 3), folds_of(60, 3)
+    if is_streamed:
+        given = replace(given, features=Blocks(given.features, [9, 33]))
     rng = np.random.default_rng(0)
     mixed = [(rng.permutation(train), rng.permutation(held_out)) for train, held_out in folds]
     for one, other in zip(trained(given, HYPERS, folds), trained(given, HYPERS, mixed), strict=True):

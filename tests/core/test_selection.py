@@ -1,19 +1,46 @@
-"""Choosing a strength: on inner folds, by the score, and by nothing that will be tested on."""
+"""Training many heads and scoring each on inner folds: as naive loops do, and without a look at what is held out."""
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge as RidgeRegression
 from sklearn.preprocessing import StandardScaler
 
 from tasks.core import selection
-from tasks.core.linear import fit_softmax
-from tasks.core.selection import FOLDS, Rows, inner_folds, mean_log_proba, stacked, train_softmax
+from tasks.core.calibration import SHARPEST, SMOOTHEST, scaled
+from tasks.core.fits import Fit, Folds
+from tasks.core.heads import HeadFile
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
+from tasks.core.linear import train_softmax
+from tasks.core.mlp import fit_mlp
+from tasks.core.neighbours import fit_centroid, fit_neighbours
+from tasks.core.predictors import Linear
+from tasks.core.ridge import fit_ridge
+from tasks.core.selection import FOLDS, Rows, Trained, inner_folds, mean_log_proba, said_of, train_heads
+from tasks.core.standings import choose_head
 
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)
+SOFTMAX = [Softmax(strength) for strength in STRENGTHS]
+QUICK = Mlp((4,), 0.03)
+ONE_OF_EACH = [QUICK, Softmax(0.1), Neighbours(3), Ridge(1.0), Centroid()]
+KINDS = pytest.mark.parametrize("hyper", ONE_OF_EACH, ids=lambda hyper: hyper.kind)
+
+
+EPOCHS = 4
+
+
+@pytest.fixture(autouse=True)
+def small_networks_are_trained_for_a_few_epochs(monkeypatch):
+    monkeypatch.setattr(selection, "fit_mlp", partial(fit_mlp, epochs=EPOCHS))
 
 
 def noisy_rows(
@@ -29,63 +56,170 @@ def noisy_rows(
     return Rows(features, labels, rng.uniform(0.1, 3, n), groups)
 
 
-def naive_brier(rows: Rows, strength: float, folds: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Weighted Brier score over the held-out rows, by scikit-learn and a loop; three classes or more."""
-    total = 0.0
-    for train, held_out in folds:
-        weights = rows.weights[train]
-        scaler = StandardScaler().fit(rows.features[train], sample_weight=weights)
-        model = LogisticRegression(C=1 / (strength * weights.sum()), tol=1e-5, max_iter=10_000)
-        model.fit(scaler.transform(rows.features[train]), rows.labels[train], sample_weight=weights)
-        proba = model.predict_proba(scaler.transform(rows.features[held_out]))
-        for weight, p, label in zip(rows.weights[held_out], proba, rows.labels[held_out], strict=True):
-            total += weight * sum((p[c] - (c == label)) ** 2 for c in range(len(p)))
-    return total / rows.weights.sum()
+def train(rows: Rows, hypers: Sequence[Hyper], *, classes: int = 3, seed: int = 0, **how) -> list[Trained]:
+    return train_heads(rows, hypers, classes=classes, seed=seed, **how)
 
 
-# The choice
+def chosen(trained: Sequence[Trained]) -> int:
+    return choose_head([HeadFile(each.predictor, np.empty(0), [], None, [], each.facts) for each in trained])
+
+
+def untempered(each: Trained) -> np.ndarray:
+    """What the folds said before the temperature was scaled, up to a constant in each row."""
+    warmth = each.facts["temperature"]
+    assert isinstance(warmth, float)
+    assert each.inner is not None
+    return scaled(each.inner, 1 / warmth)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows as a source of several blocks, none of them where a view ends."""
+
+    features: np.ndarray
+    step: int = 7
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.features.shape
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, len(self.features), self.step):
+            rows = slice(start, min(start + self.step, len(self.features)))
+            yield rows, self.features[rows]
+
+
+# Against naive loops
+
+
+def by_softmax(hyper: Softmax, z: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Callable:
+    share = weights.copy()
+    if hyper.class_weight == "balanced":
+        for c in set(labels):
+            share[labels == c] *= weights.sum() / (len(set(labels)) * weights[labels == c].sum())
+    # scikit-learn's sigmoid penalises the difference of two classes, which is twice what softmax does
+    halved = 0.5 if len(set(labels)) == 2 else 1.0
+    model = LogisticRegression(C=1 / (halved * hyper.strength * share.sum()), tol=1e-6, max_iter=10_000)
+    return model.fit(z, labels, sample_weight=share).predict_log_proba
+
+
+def by_ridge(hyper: Ridge, z: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Callable:
+    model = RidgeRegression(alpha=hyper.strength * weights.sum())
+    return model.fit(z, np.eye(labels.max() + 1)[labels], sample_weight=weights).predict
+
+
+def by_neighbours(hyper: Neighbours, z: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Callable:
+    def say(others: np.ndarray) -> np.ndarray:
+        said = []
+        for row in others:
+            votes = [weights.mean() * weights[labels == c].sum() / weights.sum() for c in sorted(set(labels))]
+            for near in np.argsort(((z - row) ** 2).sum(axis=1))[: hyper.k]:
+                votes[labels[near]] += weights[near]
+            said.append(np.log(votes))
+        return np.array(said)
+
+    return say
+
+
+def by_centroid(hyper: Centroid, z: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Callable:
+    means = [np.average(z[labels == c], axis=0, weights=weights[labels == c]) for c in sorted(set(labels))]
+    return lambda others: np.stack([-((others - mean) ** 2).sum(axis=1) / 2 for mean in means], axis=1)
+
+
+NAIVE = {"softmax": by_softmax, "ridge": by_ridge, "knn": by_neighbours, "centroid": by_centroid}
+
+
+def naive_scores(rows: Rows, hyper: Hyper, seed: int) -> tuple[float, float, float]:
+    """Brier score, log loss and accuracy of the held-out rows; the scaling of features is that of all rows."""
+    z = StandardScaler().fit(rows.features, sample_weight=rows.weights).transform(rows.features)
+    said = np.empty((len(z), rows.labels.max() + 1))
+    for seen, held_out in inner_folds(rows.labels, rows.groups, seed=seed):
+        say = NAIVE[hyper.kind](hyper, z[seen], rows.labels[seen], rows.weights[seen])
+        said[held_out] = say(z[held_out])
+
+    def loss(log_warmth: float) -> float:
+        proba = log_softmax(said / np.exp(log_warmth), axis=1)
+        return float(-np.average(proba[np.arange(len(z)), rows.labels], weights=rows.weights))
+
+    others = (said.sum(axis=1) - said.max(axis=1)) / (said.shape[1] - 1)
+    lead = np.average(said.max(axis=1) - others, weights=rows.weights)
+    ends = np.log(lead / SHARPEST), np.log(lead / SMOOTHEST)
+    best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-8})
+    total = right = 0.0
+    for weight, p, label in zip(
+        rows.weights, np.exp(log_softmax(said / np.exp(best.x), axis=1)), rows.labels, strict=True
+    ):
+        total += weight * sum((p[c] - (c == label)) ** 2 for c in range(len(p)))
+        right += weight * (p.argmax() == label)
+    return total / rows.weights.sum(), best.fun, right / rows.weights.sum()
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
     ("shape", "noise", "members"), [((60, 30), 2.0, 1), ((90, 3), 0.7, 1), ((120, 10), 1.5, 2)]
 )
-def test_the_choice_is_that_of_a_naive_loop(shape, noise, members, seed):
-    rows = noisy_rows(*shape, 3, seed, noise=noise, members=members)
-    chosen = train_softmax(rows, classes=3, strengths=STRENGTHS, seed=seed)
-    folds = inner_folds(rows.labels, rows.groups, seed=seed)
-    naive = {strength: naive_brier(rows, strength, folds) for strength in STRENGTHS}
-    assert max(naive.values()) - min(naive.values()) > 0.02, "the strengths must differ, or nothing is tested"
-    assert chosen.brier == pytest.approx(naive[chosen.head.strength], abs=1e-3)
-    assert naive[chosen.head.strength] <= min(naive.values()) + 1e-3
+def test_the_choice_is_that_of_a_naive_loop(shape, noise, members, classes, seed):
+    rows = noisy_rows(*shape, classes, seed, noise=noise, members=members)
+    hypers = [*SOFTMAX, *(Ridge(strength) for strength in (0.1, 10.0)), Neighbours(1), Neighbours(9)]
+    trained = train(rows, hypers, classes=classes, seed=seed)
+    naive = [naive_scores(rows, hyper, seed)[0] for hyper in hypers]
+    assert max(naive) - min(naive) > 0.02, "the heads must differ, or nothing is tested"
+    best = chosen(trained)
+    assert trained[best].facts["inner_brier"] == pytest.approx(naive[best], abs=1e-3)
+    assert naive[best] <= min(naive) + 1e-3
+
+
+@pytest.mark.parametrize(
+    "hyper",
+    [Softmax(0.03), Softmax(1.0, "balanced"), Ridge(0.5), Neighbours(5), Centroid()],
+    ids=lambda hyper: hyper.kind,
+)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_inner_scores_are_those_of_a_naive_loop(hyper, classes):
+    rows = noisy_rows(80, 6, classes, 1, noise=1.5)
+    [each] = train(rows, [hyper], classes=classes, seed=5)
+    brier, loss, accuracy = naive_scores(rows, hyper, 5)
+    assert each.facts["inner_brier"] == pytest.approx(brier, abs=1e-3)
+    assert each.facts["inner_log_loss"] == pytest.approx(loss, abs=1e-3)
+    assert each.facts["inner_accuracy"] == pytest.approx(accuracy, abs=1e-9)
+
+
+def test_inner_scores_of_small_networks_are_those_of_their_folds():
+    rows = noisy_rows(60, 6, 3, 0)
+    [each] = train(rows, [QUICK])
+    folds = inner_folds(rows.labels, rows.groups, seed=0)
+    [fit] = fit_mlp(
+        rows.features, rows.labels, rows.weights, classes=3, hypers=[QUICK], folds=folds, epochs=EPOCHS
+    )
+    proba = np.exp(log_softmax(fit.inner / each.facts["temperature"], axis=1))
+    brier = np.average(((proba - np.eye(3)[rows.labels]) ** 2).sum(axis=1), weights=rows.weights)
+    assert each.facts["inner_brier"] == pytest.approx(brier, abs=1e-5)
+    assert each.facts["epochs"] == fit.facts["epochs"]
+
+
+def test_inner_scores_are_those_of_heads_trained_to_the_end():
+    """On the folds the search ends early; where directions differ by thousands that must not show."""
+    rng = np.random.default_rng(0)
+    spread = np.arange(1, 301) ** -1.25  # deviations of the directions: what real features look like
+    turn = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    features = rng.normal(size=(600, 300)) * spread @ turn
+    labels = (features @ turn.T[:, :100] @ (rng.normal(size=100) / spread[:100]) > 0).astype(int)
+    rows = Rows(features, labels, np.ones(600), np.array([str(number) for number in range(600)]))
+    [each] = train(rows, [Softmax(0.001)], classes=2)
+    assert each.facts["inner_brier"] == pytest.approx(naive_scores(rows, Softmax(0.001), 0)[0], abs=1e-3)
 
 
 def test_different_data_get_different_strengths():
-    easy = noisy_rows(300, 3, 3, 0, noise=0.3)
-    hard = noisy_rows(60, 30, 3, 0, noise=4.0)
-    chosen = [
-        train_softmax(rows, classes=3, strengths=STRENGTHS, seed=0).head.strength for rows in (easy, hard)
-    ]
-    assert chosen[0] < chosen[1]
+    easy = noisy_rows(300, 10, 3, 1, noise=0.8)
+    hard = noisy_rows(60, 30, 3, 1, noise=4.0)
+    assert chosen(train(easy, SOFTMAX)) < chosen(train(hard, SOFTMAX))
 
 
-def test_the_head_is_trained_on_all_rows_with_the_chosen_strength():
-    rows = noisy_rows(60, 5, 3, 0)
-    chosen = train_softmax(rows, classes=3, strengths=STRENGTHS, seed=0)
-    [head] = fit_softmax(
-        rows.features, rows.labels, rows.weights, classes=3, strengths=[chosen.head.strength]
-    )
-    assert chosen.head.has_converged
-    np.testing.assert_array_equal(chosen.head.weight, head.weight)
-    np.testing.assert_array_equal(chosen.head.bias, head.bias)
-
-
-def test_the_order_of_the_strengths_does_not_matter():
+def test_the_order_of_the_hypers_does_not_matter():
     rows = noisy_rows(60, 10, 3, 0)
-    ahead, back = (
-        train_softmax(rows, classes=3, strengths=strengths, seed=0).head.strength
-        for strengths in (STRENGTHS, STRENGTHS[::-1])
-    )
+    hypers = [*SOFTMAX, Neighbours(5), Ridge(1.0)]
+    ahead, back = (order[chosen(train(rows, order))] for order in (hypers, hypers[::-1]))
     assert ahead == back
 
 
@@ -97,112 +231,185 @@ def test_weights_decide_the_choice():
     groups = np.array([str(number) for number in range(300)])
     deaf = Rows(features, labels, np.repeat([1.0, 0.0], 150), groups)
     even = Rows(features, labels, np.ones(300), groups)
-    briers = [train_softmax(rows, classes=3, strengths=STRENGTHS, seed=0).brier for rows in (deaf, even)]
+    trained = [train(rows, [*SOFTMAX, Ridge(0.1), Centroid()]) for rows in (deaf, even)]
+    briers = [float(heads[chosen(heads)].facts["inner_brier"]) for heads in trained]
     assert briers[0] < 0.05 < 0.3 < briers[1]
 
 
-def test_inner_scores_are_those_of_the_heads_that_would_be_kept():
-    rng = np.random.default_rng(0)
-    spread = np.arange(1, 301) ** -1.25  # deviations of the directions: what real features look like
-    turn = np.linalg.qr(rng.normal(size=(300, 300)))[0]
-    features = rng.normal(size=(600, 300)) * spread @ turn
-    labels = (features @ turn.T[:, :100] @ (rng.normal(size=100) / spread[:100]) > 0).astype(int)
-    rows = Rows(features, labels, np.ones(600), np.array([str(number) for number in range(600)]))
-    total = 0.0
-    for train, held_out in inner_folds(rows.labels, rows.groups, seed=0):
-        seen, unseen = rows.at(train), rows.at(held_out)
-        [head] = fit_softmax(seen.features, seen.labels, seen.weights, classes=2, strengths=[0.001])
-        total += np.square(np.exp(head.log_proba(unseen.features)) - np.eye(2)[unseen.labels]).sum()
-    chosen = train_softmax(rows, classes=2, strengths=[0.001], seed=0)
-    assert chosen.brier == pytest.approx(total / 600, abs=1e-3)
+# The heads
+
+
+def fits_alone(rows: Rows, hyper: Hyper, folds: Folds) -> Fit:
+    """The head, trained by its own module."""
+    given = (rows.features, rows.labels, rows.weights)
+    if isinstance(hyper, Centroid):
+        return fit_centroid(*given, classes=3, folds=folds)
+    if isinstance(hyper, Mlp):
+        return fit_mlp(*given, classes=3, hypers=[hyper], folds=folds, epochs=EPOCHS)[0]
+    fit = {"softmax": train_softmax, "ridge": fit_ridge, "knn": fit_neighbours}[hyper.kind]
+    return fit(*given, classes=3, hypers=[hyper], folds=folds)[0]
+
+
+@KINDS
+def test_a_head_is_that_of_its_own_module_at_the_temperature_of_the_folds(hyper):
+    rows = noisy_rows(60, 5, 3, 0)
+    [each] = train(rows, [hyper], seed=3)
+    fit = fits_alone(rows, hyper, inner_folds(rows.labels, rows.groups, seed=3))
+    warmth = each.facts["temperature"]
+    assert warmth > 0
+    assert type(each.predictor) is type(fit.predictor)
+    found = each.predictor.log_proba(rows.features)
+    np.testing.assert_allclose(
+        found, fit.predictor.tempered(warmth).log_proba(rows.features), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        found, scaled(fit.predictor.log_proba(rows.features), warmth), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(each.inner, scaled(fit.inner, warmth), rtol=1e-5, atol=1e-6)
+    assert each.facts["converged"] == fit.converged
+    assert {name: each.facts[name] for name in fit.facts if name != "temperature"} == pytest.approx(
+        {name: fact for name, fact in fit.facts.items() if name != "temperature"}, rel=1e-3, abs=1e-6
+    )
+
+
+@KINDS
+def test_the_temperature_leaves_nothing_to_gain_on_the_folds(hyper):
+    rows = noisy_rows(90, 5, 3, 2, noise=3.0)
+    [each] = train(rows, [hyper])
+    for other in (0.9, 1.1):
+        told = scaled(each.inner, other)[np.arange(90), rows.labels]
+        assert -np.average(told, weights=rows.weights) > each.facts["inner_log_loss"]
+
+
+def test_a_mix_of_kinds_keeps_the_order_of_the_hypers():
+    rows = noisy_rows(60, 5, 3, 0)
+    mixed = [
+        *(Neighbours(7), Softmax(1.0), QUICK, Ridge(3.0), Centroid(), Softmax(0.01, "balanced")),
+        *(Mlp((3, 3), 0.03), Neighbours(1), Ridge(0.1, "balanced"), Softmax(0.1)),
+    ]
+    together = train(rows, mixed)
+    assert len(together) == len(mixed)
+    for each, hyper in zip(together, mixed, strict=True):
+        [alone] = train(rows, [hyper])
+        for name in ("inner_brier", "inner_log_loss", "temperature"):
+            assert each.facts[name] == pytest.approx(alone.facts[name], rel=1e-3)
+        np.testing.assert_allclose(each.inner, alone.inner, rtol=1e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            np.exp(each.predictor.log_proba(rows.features)),
+            np.exp(alone.predictor.log_proba(rows.features)),
+            atol=1e-3,
+        )
+
+
+@pytest.mark.parametrize("hypers", [ONE_OF_EACH, [QUICK, Mlp((3,), 0.03), Mlp((4,), 0.01)], SOFTMAX])
+@pytest.mark.parametrize("groups", [60, 1])
+def test_progress_is_told_in_heads(hypers, groups):
+    """With folds or without: there is one head for each setting, whatever is trained for it."""
+    rows = replace(noisy_rows(60, 5, 3, 0), groups=np.arange(60) % groups)
+    told: list[int] = []
+    train(rows, hypers, advance=told.append)
+    assert told == sorted(told)
+    assert told[-1] == len(hypers)
+    assert told.count(len(hypers)) <= 2  # not before the last one is done
+    assert 0 <= told[0] <= len(hypers)
+
+
+def test_the_same_rows_and_seed_give_the_same_bits():
+    rows = noisy_rows(60, 5, 3, 0)
+    one, other = (train(rows, ONE_OF_EACH, seed=3) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        assert a.facts == b.facts
+        assert a.inner.tobytes() == b.inner.tobytes()
+        for name, array in a.predictor.arrays().items():
+            assert array.tobytes() == b.predictor.arrays()[name].tobytes()
 
 
 # Too few samples
 
 
-@pytest.mark.parametrize("strengths", [(1.0,), (0.1, 1.0), (0.1, 1.0, 10.0), STRENGTHS])
+@pytest.mark.parametrize("hypers", [SOFTMAX[:1], SOFTMAX[:2], SOFTMAX[:3], SOFTMAX, ONE_OF_EACH])
 @pytest.mark.parametrize(
-    ("labels", "groups"),
+    ("labels", "groups", "weights"),
     [
-        ([0, 0, 0, 1], ["a", "b", "c", "d"]),  # a class with one sample
-        ([0, 0, 0, 1, 1], ["a", "b", "c", "d", "d"]),  # a class with one group
+        ([0, 0, 0, 1], ["a", "b", "c", "d"], [1, 1, 1, 1]),  # a class with one sample
+        ([0, 0, 0, 1, 1], ["a", "b", "c", "d", "d"], [1, 1, 1, 1, 1]),  # a class with one group
+        ([0, 1, 0, 1], ["a", "a", "b", "b"], [1, 1, 0, 0]),  # one fold has all weight
     ],
 )
-def test_too_few_samples_for_folds_take_the_middle_strength(strengths, labels, groups):
+def test_too_few_samples_for_folds_take_the_middle_head(hypers, labels, groups, weights):
     features = np.random.default_rng(0).normal(size=(len(labels), 3))
-    rows = Rows(features, np.array(labels), np.ones(len(labels)), np.array(groups))
-    chosen = train_softmax(rows, classes=2, strengths=strengths, seed=0)
-    assert chosen.head.strength == strengths[len(strengths) // 2]
-    assert chosen.brier is None
+    rows = Rows(features, np.array(labels), np.array(weights, dtype=float), np.array(groups))
+    trained = train(rows, hypers, classes=2)
+    assert chosen(trained) == len(hypers) // 2
+    for each in trained:
+        assert each.inner is None
+        assert [each.facts[f"inner_{name}"] for name in ("brier", "log_loss", "accuracy")] == [None] * 3
+        assert each.facts["temperature"] == 1
+        assert np.isfinite(each.predictor.log_proba(features)).all()
 
 
 def test_two_samples_of_each_class_are_enough():
     rows = Rows(np.eye(4), np.array([0, 0, 1, 1]), np.ones(4), np.array(list("abcd")))
-    assert train_softmax(rows, classes=2, strengths=STRENGTHS, seed=0).brier is not None
+    for each in train(rows, ONE_OF_EACH, classes=2):
+        assert each.facts["inner_brier"] is not None
+        assert each.inner.shape == (4, 2)
 
 
-def test_a_class_without_rows_is_no_hindrance():
+@pytest.mark.parametrize("hyper", ONE_OF_EACH[1:], ids=lambda hyper: hyper.kind)
+def test_a_class_without_rows_is_no_hindrance(hyper):
     rows = noisy_rows(60, 5, 3, 0)
-    gap = Rows(rows.features, np.array([0, 2, 3])[rows.labels], rows.weights, rows.groups)
-    one, other = (
-        train_softmax(each, classes=classes, strengths=STRENGTHS, seed=0)
-        for each, classes in ((rows, 3), (gap, 4))
+    gap = replace(rows, labels=np.array([0, 2, 3])[rows.labels])
+    [one], [other] = train(rows, [hyper]), train(gap, [hyper], classes=4)
+    assert other.inner.shape == (60, 4)
+    assert np.isfinite(other.inner).all()
+    assert other.facts["inner_accuracy"] == pytest.approx(one.facts["inner_accuracy"])
+    # least squares gives an absent class the score nought, which is a chance
+    assert other.facts["inner_brier"] == pytest.approx(
+        one.facts["inner_brier"], abs=0.1 if hyper.kind == "ridge" else 1e-3
     )
-    assert one.head.strength == other.head.strength
-    assert one.brier == pytest.approx(other.brier, abs=1e-3)
 
 
 # What is held out has no influence
 
 
-def test_held_out_rows_do_not_touch_the_heads_that_they_score(monkeypatch):
-    """Spoil each fold's held-out rows: the heads fitted for that fold must stay the same."""
+@pytest.mark.parametrize("hyper", ONE_OF_EACH[1:], ids=lambda hyper: hyper.kind)
+def test_held_out_labels_do_not_touch_the_fits_that_score_them(hyper, monkeypatch):
+    """Permute the labels of a fold: what is said of it stays, but for the temperature; the rest changes.
+
+    Features are standardised by all rows of the training part, and classes balanced by how many there are.
+    The epoch at which a small network is best is found on the fold, so it is not among these.
+    """
     rows = noisy_rows(60, 5, 3, 0)
     folds = inner_folds(rows.labels, rows.groups, seed=0)
-    fitted: list[list[bytes]] = []
-
-    def record(*args, **how):
-        heads = fit_softmax(*args, **how)
-        fitted[-1].append(b"".join(head.weight.tobytes() for head in heads))
-        return heads
-
-    monkeypatch.setattr(selection, "fit_softmax", record)
-    fitted.append([])
-    train_softmax(rows, classes=3, strengths=STRENGTHS, seed=0)
-    clean = fitted[0]
-    assert len(clean) == len(folds) + 1
+    monkeypatch.setattr(selection, "inner_folds", lambda *args, **how: folds)
+    [clean] = train(rows, [hyper])
     for number, (_, held_out) in enumerate(folds):
-        spoilt = rows.features.copy()
-        spoilt[held_out] = 1e3 * np.random.default_rng(number).normal(size=spoilt[held_out].shape)
-        fitted.append([])
-        train_softmax(
-            Rows(spoilt, rows.labels, rows.weights, rows.groups), classes=3, strengths=STRENGTHS, seed=0
-        )
-        same = [one == other for one, other in zip(clean, fitted[-1], strict=True)]
-        assert same == [fold == number for fold in range(len(folds))] + [False]
+        spoilt = rows.labels.copy()
+        spoilt[held_out] = np.roll(spoilt[held_out], 1 + number)
+        assert (spoilt != rows.labels).any()
+        [other] = train(replace(rows, labels=spoilt), [hyper])
+        for fold, (_, part) in enumerate(folds):
+            ahead, after = (shape(untempered(each)[part]) for each in (clean, other))
+            assert np.allclose(ahead, after, rtol=1e-3, atol=1e-3) == (fold == number)
 
 
-def test_rows_outside_the_training_part_do_not_matter():
-    rows = noisy_rows(90, 5, 3, 0)
-    test = np.arange(90) % 3 == 1
+def shape(log_proba: np.ndarray) -> np.ndarray:
+    """Scores but for a temperature: centred in each row, of norm 1 in all."""
+    centred = log_proba - log_proba.mean(axis=1, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean())
+
+
+def test_rows_of_a_group_are_never_judged_by_each_other():
+    """Labels are by chance and each group's rows are the same, so the nearest row knows the label, if it is heard."""
     rng = np.random.default_rng(0)
-    spoilt = Rows(
-        np.where(test[:, None], rng.normal(size=rows.features.shape), rows.features),
-        np.where(test, rng.permutation(rows.labels), rows.labels),
-        np.where(test, 7.0, rows.weights),
-        rows.groups,
+    features, labels = np.repeat(rng.normal(size=(100, 4)), 2, axis=0), np.repeat(rng.integers(0, 2, 100), 2)
+    apart, kept = np.arange(200), np.repeat(np.arange(100), 2)
+    [leaked], [honest] = (
+        train(Rows(features, labels, np.ones(200), groups), [Neighbours(1)], classes=2)
+        for groups in (apart, kept)
     )
-    one, other = (
-        train_softmax(each.at(~test), classes=3, strengths=STRENGTHS, seed=0) for each in (rows, spoilt)
-    )
-    assert one.brier == other.brier
-    assert one.head.weight.tobytes() == other.head.weight.tobytes()
-
-
-def test_the_same_rows_and_seed_give_the_same_bits():
-    rows = noisy_rows(60, 5, 3, 0)
-    one, other = (train_softmax(rows, classes=3, strengths=STRENGTHS, seed=3) for _ in range(2))
-    assert (one.brier, one.head.weight.tobytes()) == (other.brier, other.head.weight.tobytes())
+    assert leaked.facts["inner_accuracy"] > 0.75
+    assert honest.facts["inner_accuracy"] < 0.65
 
 
 # Folds
@@ -223,9 +430,9 @@ def test_folds_hold_out_every_row_once_and_never_cut_a_group(pairs, seed):
     assert len(folds) == (min(FOLDS, fewest) if fewest > 1 else 0)
     if folds:
         assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(len(pairs)))
-    for train, held_out in folds:
-        assert sorted([*train, *held_out]) == list(range(len(pairs)))
-        assert not set(groups[train]) & set(groups[held_out])
+    for seen, held_out in folds:
+        assert sorted([*seen, *held_out]) == list(range(len(pairs)))
+        assert not set(groups[seen]) & set(groups[held_out])
 
 
 @settings(max_examples=30, deadline=None)
@@ -246,32 +453,82 @@ def test_another_seed_shuffles_the_folds():
     assert not all((a[1] == b[1]).all() for a, b in zip(one, other, strict=True))
 
 
-# Views
+# Views and sources
 
 
-def test_views_of_a_sample_weigh_together_what_the_sample_weighs():
+@KINDS
+def test_views_of_a_sample_are_on_one_side_of_every_inner_fold_and_weigh_what_it_weighs(hyper, monkeypatch):
+    rows = noisy_rows(30, 4, 3, 0)
+    seen: list[tuple] = []
+
+    def record(*given):
+        seen.append(given)
+        return fit(*given)
+
+    fit = selection._fit
+    monkeypatch.setattr(selection, "_fit", record)
+    [each] = train(replace(rows, features=np.tile(rows.features, (3, 1)), views=3), [hyper])
+    [(features, labels, weights, _, _, folds, _)] = seen
+    assert features.shape == (90, 4)
+    np.testing.assert_array_equal(labels, np.tile(rows.labels, 3))
+    np.testing.assert_allclose(weights.reshape(3, 30).sum(axis=0), rows.weights)
+    assert len(folds) == FOLDS
+    for inside, held_out in folds:
+        assert not set(inside % 30) & set(held_out % 30)
+    assert each.inner.shape == (30, 3)
+
+
+def test_a_view_twice_is_as_good_as_once():
+    rows = noisy_rows(60, 4, 3, 0)
+    twice = replace(rows, features=np.tile(rows.features, (2, 1)), views=2)
+    for hyper in (Softmax(0.1), Ridge(1.0), Centroid()):
+        raw = []
+        for some in (rows, twice):
+            [each] = train(some, [hyper])
+            assert isinstance(each.predictor, Linear)
+            raw.append(each.predictor.weight / np.linalg.norm(each.predictor.weight))
+        np.testing.assert_allclose(raw[1], raw[0], rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+def test_inner_scores_of_views_are_those_of_their_mean_probability(hyper):
     rng = np.random.default_rng(0)
-    rows = Rows(rng.normal(size=(40, 3)), rng.integers(0, 2, 40), rng.uniform(0.5, 2, 40), np.arange(40))
-    [once] = fit_softmax(rows.features, rows.labels, rows.weights, classes=2, strengths=[0.1])
-    both = stacked([rows, rows])
-    [twice] = fit_softmax(both.features, both.labels, both.weights, classes=2, strengths=[0.1])
-    np.testing.assert_allclose(twice.weight, once.weight, rtol=1e-4, atol=1e-6)
-    assert both.weights.sum() == pytest.approx(rows.weights.sum())
+    rows = noisy_rows(60, 4, 3, 0)
+    views = np.concatenate([rows.features, rows.features + rng.normal(size=rows.features.shape)])
+    given = Rows(views, np.tile(rows.labels, 2), np.tile(rows.weights, 2) / 2, np.tile(rows.groups, 2))
+    [apart], [mean] = train(given, [hyper]), train(replace(rows, features=views, views=2), [hyper])
+    proba = np.exp(apart.inner.reshape(2, 60, 3)).mean(axis=0)
+    np.testing.assert_allclose(np.exp(mean.inner), proba, rtol=1e-5, atol=1e-6)
+    assert mean.facts["temperature"] == pytest.approx(apart.facts["temperature"])
+    brier = np.average(((proba - np.eye(3)[rows.labels]) ** 2).sum(axis=1), weights=rows.weights)
+    assert mean.facts["inner_brier"] == pytest.approx(brier, abs=1e-6)
 
 
-def test_views_of_a_sample_are_on_one_side_of_every_inner_fold():
-    rng = np.random.default_rng(0)
-    rows = Rows(rng.normal(size=(30, 2)), np.arange(30) % 2, np.ones(30), np.arange(30).astype(str))
-    both = stacked([rows, rows, rows])
-    folds = inner_folds(both.labels, both.groups, seed=0)
-    assert len(folds) == 5
-    for train, held_out in folds:
-        assert not set(both.groups[train]) & set(both.groups[held_out])
+@KINDS
+def test_a_source_of_blocks_is_trained_on_as_an_array(hyper):
+    rows = noisy_rows(60, 4, 3, 0)
+    [whole], [parts] = train(rows, [hyper]), train(replace(rows, features=Blocks(rows.features)), [hyper])
+    np.testing.assert_allclose(np.exp(parts.inner), np.exp(whole.inner), atol=1e-3)
+    np.testing.assert_allclose(
+        np.exp(parts.predictor.log_proba(rows.features)),
+        np.exp(whole.predictor.log_proba(rows.features)),
+        atol=1e-4,
+    )
 
 
-def test_one_view_is_left_as_it_is():
-    rows = Rows(np.ones((2, 2)), np.arange(2), np.ones(2), np.arange(2))
-    assert stacked([rows]) is rows
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_heads_asked_together_say_what_each_says_alone(views, step, dtype):
+    rows = noisy_rows(60, 4, 3, 0)
+    predictors = [each.predictor for each in train(rows, [*ONE_OF_EACH, Softmax(3.0)])]
+    others = np.random.default_rng(1).normal(size=(views * 10, 4)).astype(dtype)
+    for some in (others, Blocks(others, step)):
+        told = said_of(predictors, some, views)
+        assert len(told) == len(predictors)
+        for predictor, found in zip(predictors, told, strict=True):
+            proba = np.exp(predictor.log_proba(others)).reshape(views, 10, 3).mean(axis=0)
+            np.testing.assert_allclose(found, np.log(proba), rtol=1e-5, atol=1e-5)
 
 
 def test_views_are_averaged_as_probabilities():
@@ -279,3 +536,8 @@ def test_views_are_averaged_as_probabilities():
     np.testing.assert_allclose(np.exp(mean_log_proba(views)), [[0.7, 0.3], [0.3, 0.7]])
     far = [np.array([[-2000.0, 0.0]]), np.array([[-1000.0, 0.0]])]
     np.testing.assert_allclose(mean_log_proba(far), [[-1000 - np.log(2), 0.0]])
+
+
+def test_one_view_is_left_as_it_is():
+    view = np.log([[0.9, 0.1]])
+    assert mean_log_proba([view]) is view
