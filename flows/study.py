@@ -137,8 +137,9 @@ class ExperimentSettings(_Part):
 
     @model_validator(mode="after")
     def _keys_fit_the_head(self) -> Self:
-        for key in sorted(self.model_fields_set - SHARED_KEYS):
-            if key not in HEAD_KEYS[self.head]:
+        others = type(self).model_fields.keys() - SHARED_KEYS - set(HEAD_KEYS[self.head])
+        for key in sorted(others):
+            if getattr(self, key) != type(self).model_fields[key].default:
                 own = ", ".join(HEAD_KEYS[self.head]) or "none"
                 raise ValueError(
                     f"experiment {self.name!r}: {key} does not go with head {self.head!r} (its own keys: {own})"
@@ -147,7 +148,7 @@ class ExperimentSettings(_Part):
 
     def hypers(self) -> tuple[Hyper, ...]:
         """Every combination once, in the order of the lists; strengths ascend."""
-        strengths = sorted(self.strengths or STRENGTHS[self.head])
+        strengths = sorted(self.strengths or STRENGTHS.get(self.head, ()))
         kinds: dict[str, Iterable[Hyper]] = {
             "softmax": (Softmax(s, way) for way, s in product(self.class_weights, strengths)),
             "ridge": (Ridge(s, way) for way, s in product(self.class_weights, strengths)),

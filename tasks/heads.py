@@ -1,6 +1,5 @@
 """Stage 3: experiments that see the same features are trained together, a head each for every split."""
 
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,6 @@ def _train(
     labels = table.label.map({name: number for number, name in enumerate(classes)}).to_numpy()
     seen, views = ~part.test, len(features.sets) // features.taps
     training = Rows(features.of(seen), labels[seen], table.weight.to_numpy()[seen], part.groups[seen], views)
-    started = time.perf_counter()
     trained = train_heads(
         training,
         list(hypers.values()),
@@ -137,7 +135,6 @@ def _train(
         advance=lambda done: progress.advance_to(before + done),
     )
     told = said_of([each.predictor for each in trained], features.of(part.test), views)
-    seconds = (time.perf_counter() - started) / len(trained)
     test_rows, train_rows = table.digest[part.test].tolist(), table.digest[seen].tolist()
     shared = {
         "classes": classes,
@@ -153,7 +150,7 @@ def _train(
                 test_rows=test_rows,
                 inner=each.inner,
                 train_rows=train_rows,
-                story=shared | {"hyper": spelled(hypers[key]), "seconds": seconds, **each.facts},
+                story=shared | {"hyper": spelled(hypers[key]), **each.facts},
             )
             for key, each, log_proba in zip(hypers, trained, told, strict=True)
         },

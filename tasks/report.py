@@ -30,6 +30,7 @@ from tasks.core.standings import choose_name
 from tasks.core.tables import read_table, write_table
 from tasks.references import Copies, Heads, Samples, Scores, Shelf
 
+DIFFERENCES = ("split", "first", "second", "metric", "difference", "low", "high", "real")
 VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
 
 
@@ -47,7 +48,7 @@ def write_report(
     place, table = artifacts.study(study), read_table(samples.table)
     parted = _parted(copies, trained[0], table)
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
-    write_table(place / "differences.csv", pd.DataFrame(scores.differences))
+    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=DIFFERENCES))
     best = choose_name(scores.means)
     files = chosen_files(scores, trained, best["experiment"], best["split"])
     summary = {

@@ -21,7 +21,7 @@ from tasks.core.trials import labelled
 from tasks.core.wishes import Wish
 from tasks.references import Heads, Samples, Scores, Shelf
 
-FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature", "seconds")
+FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature")
 INNER = ("inner_brier", "inner_log_loss", "inner_accuracy")
 SHOWN = 10
 """Classes that a refusal names, if none is near to what was asked for."""

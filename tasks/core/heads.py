@@ -284,7 +284,7 @@ def _remembered(value: str) -> list[str] | None:
 
 def _packed(digests: Sequence[str]) -> np.ndarray:
     rows = np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8)
-    return rows.reshape(len(digests), -1)
+    return rows.reshape(len(digests), len(rows) // max(1, len(digests)))
 
 
 def _unpacked(rows: np.ndarray) -> list[str]:

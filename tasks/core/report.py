@@ -2,10 +2,11 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,13 @@ from tasks.core.calibration import expected_calibration_error, reliability, scal
 from tasks.core.copies import NearCopy
 from tasks.core.heads import HeadFile
 from tasks.core.media import MediaError, decode
+from tasks.core.metrics import LOWER_IS_BETTER
 
 PICTURES = 24
 PAIRS = 8
 """Near copies that are shown of each split."""
 PICTURE_SIDE = 160  # pixels
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,8 @@ def render(
         twins: split -> near copies on either side of it, for splits that part any.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
-    environment.filters["points"] = lambda value: "–" if value is None else f"{100 * value:+.1f}"
+    environment.filters |= {"percent": _percent, "points": _points, "told": _told}
+    environment.tests["known"] = _known
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         matrix=matrix,
@@ -179,6 +182,26 @@ def render(
         twins=twins,
     )
     return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * share:.1f} %" if _known(share) else UNKNOWN
+
+
+def _points(difference: float | None) -> str:
+    """A difference of two shares; what rounds to nought has no sign of its own."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}" if _known(difference) else UNKNOWN
+
+
+def _told(score: float | None, metric: str) -> str:
+    """A score in a column of its own: log loss is no share."""
+    if not _known(score):
+        return UNKNOWN
+    return f"{score:.3f}" if metric in LOWER_IS_BETTER else f"{100 * score:.1f}"
+
+
+def _known(score: float | None) -> TypeGuard[float]:
+    return score is not None and not math.isnan(score)
 
 
 def _thumbnail(path: Path) -> str:

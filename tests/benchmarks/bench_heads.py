@@ -45,7 +45,7 @@ from threadpoolctl import threadpool_info
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
-from tasks.core.coordinates import InMemory, coordinates, standardisation
+from tasks.core.coordinates import InMemory, Source, coordinates, standardisation
 from tasks.core.digest import StatCache, digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.extraction import SHARD_ROWS
@@ -56,7 +56,8 @@ from tasks.core.passes import Passes
 from tasks.core.path import Lanes, Problem, certify, standardised
 from tasks.core.path import Path as StrengthPath
 from tasks.core.recipes import Recipe
-from tasks.core.store import Holdings, blocks, holdings, load, write_shard
+from tasks.core.store import holdings, load, write_shard
+from tasks.core.stored import Stored
 from tasks.core.taps import CENTRE, parse_tap
 
 SLOWED_BY = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -213,7 +214,7 @@ def ours(job: Job) -> tuple[Weights, float]:
     source = InMemory(job.features)
     place, lanes = coordinates(source, np.ones(len(job.features))), Lanes(job.loss, job.shares())
     wanted = [(lane, strength) for lane in range(len(job.parts)) for strength in job.strengths]
-    found = [each for step in StrengthPath(place, lanes).walk(wanted, NORM) for each in step]
+    found = [each for step in StrengthPath(place, lanes).walk(dict.fromkeys(wanted, NORM)) for each in step]
     weight = standardised(place, found)
     certify(source, place.standard, lanes, found, weight)
     seconds = time.perf_counter() - started
@@ -234,6 +235,7 @@ def theirs(job: Job, rows: np.ndarray) -> tuple[Weights, float]:
                 model.fit(features, answers)
             seconds += time.perf_counter() - started
             weights[lane, strength] = np.column_stack([model.coef_, model.intercept_])
+        print(f"scikit-learn: {lane + 1} of {len(job.parts)}, {seconds:,.0f} s", file=sys.stderr, flush=True)
     return weights, seconds
 
 
@@ -411,24 +413,21 @@ def stream(given: argparse.Namespace) -> None:
 
 
 @dataclass
-class Shards:
-    """Stored rows as a source; counts the passes over them."""
+class Counted:
+    """A source, and how often it was read."""
 
-    held: Holdings
-    digests: list[str]
+    source: Source
     passes: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
-        return len(self.digests), self.held.shards[0].layout.shape[1]
+        return self.source.shape
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Give 65,536 rows at a time."""
-        self.passes, start = self.passes + 1, 0
-        for block in blocks(self.held, self.digests, 65_536):
-            yield slice(start, start + len(block)), block
-            start += len(block)
+        """See `Source`."""
+        self.passes += 1
+        return self.source.blocks()
 
 
 def names(number: int) -> list[str]:
@@ -466,12 +465,12 @@ def in_a_process(place: Path, rows: int, held: bool) -> list[str]:
 
 def streamed(place: str, rows: int, held: bool) -> dict[str, float | bool]:
     """Train one head on stored rows, keep it, and tell what it took; runs in the fresh process."""
-    root, digests = Path(place), names(rows)
-    stored = holdings(root / "set", StatCache(root / "seen.sqlite", "shard"))
-    labels, source = np.load(root / "labels.npy")[:rows], Shards(stored, digests)
-    stored.rows.find(digests[:1])  # the index is made
-    before, started = peak_megabytes(), time.perf_counter()
-    features = load(stored, digests, "float32") if held else source
+    root, digests = Path(place), tuple(names(rows))
+    found = holdings(root / "set", StatCache(root / "seen.sqlite", "shard"))
+    found.rows.find(digests[:1])  # the index is made
+    labels, stored = np.load(root / "labels.npy")[:rows], Stored(((found,),), digests)
+    before, started, source = peak_megabytes(), time.perf_counter(), Counted(stored)
+    features = stored.in_memory() if held else source
     [head] = fit_softmax(features, labels, np.ones(rows), classes=CLASSES, strengths=[0.1])
     seconds = time.perf_counter() - started
     np.savez(

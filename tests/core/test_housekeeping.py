@@ -17,7 +17,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.digest import Stamp, digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.files import write_text
-from tasks.core.heads import HeadFile, save_head
+from tasks.core.heads import HeadFile, held, save_heads
 from tasks.core.housekeeping import (
     Kind,
     find_all_damage,
@@ -28,6 +28,7 @@ from tasks.core.housekeeping import (
     remove,
     size_of,
 )
+from tasks.core.predictors import Linear
 from tasks.core.store import holdings, load, write_shard, write_view
 
 DAY = 86_400
@@ -89,13 +90,17 @@ def fill(here: Artifacts, name: str, numbers: range = range(6), age: float = 0, 
     return folder
 
 
-def fill_head(here: Artifacts, name: str) -> Path:
-    path = here.heads / f"{name}.safetensors"
-    weight = np.ones((2, 3), "float32")
-    save_head(
-        path, HeadFile(weight, weight[:, 0], weight[:1, :2], digests_of(range(1)), {"classes": ["a", "b"]})
+def fill_heads(here: Artifacts, shelf: str, *keys: str) -> Path:
+    """Write heads in one file on a shelf."""
+    head = HeadFile(
+        predictor=Linear(np.ones((2, 3)), np.ones(2)),
+        log_proba=np.ones((1, 2)),
+        test_rows=digests_of(range(1)),
+        inner=None,
+        train_rows=digests_of(range(1, 3)),
+        story={"classes": ["a", "b"]},
     )
-    return path
+    return save_heads(here.heads / (shelf * 40), dict.fromkeys(keys, head))
 
 
 def shards_of(folder: Path) -> list[Path]:
@@ -206,27 +211,30 @@ def test_listing_changes_nothing(here):
 
 
 def test_what_is_whole_is_not_called_damaged(here):
-    fill(here, "a"), fill_head(here, "one")
+    fill(here, "a"), fill_heads(here, "a", "one", "two"), fill_heads(here, "b", "one")
     assert find_all_damage(here) == []
 
 
 def test_every_kind_of_damage_is_found_though_size_and_time_are_the_same(here, monkeypatch):
     monkeypatch.setattr(Stamp, "of", lambda path: Stamp(path.stat().st_size, 0, 0, 0, 2**62))
     folder, other = fill(here, "a"), fill(here, "b")
-    head, sound = fill_head(here, "one"), fill_head(here, "two")
+    head, sound = fill_heads(here, "c", "one", "more"), fill_heads(here, "c", "two")
     list_sets(here)
-    here.seen("head").value(head, lambda path: "whole")
-    here.seen("head").value(sound, lambda path: "whole")
+    assert held(head.parent, here.seen("head"))[0] == {"one": head, "more": head, "two": sound}
     hurt, cut = shards_of(folder)[0], shards_of(other)[0]
     flip(hurt), flip(folder / "features.h5"), flip(head)
     with cut.open("r+b") as file:
         file.truncate(1500)
     assert hurt in here.seen("shard").recall([hurt])[0], "a flipped bit should leave no trace"
+    assert head in here.seen("head").recall([head])[0], "a flipped bit should leave no trace"
     found = {damage.path: damage for damage in find_all_damage(here)}
     assert set(found) == {hurt, cut, folder / "features.h5", head}
     assert all(damage.reason and damage.mend for damage in found.values())
     assert here.seen("shard").recall([hurt])[0] == {}
+    assert found[head].mend == "a run trains its heads again"
+    assert "\n" not in found[head].reason
     assert set(here.seen("head").recall([head, sound])[0]) == {sound}
+    assert held(head.parent, here.seen("head")) == ({"two": sound}, [head])
     assert set(holdings(folder, here.seen("shard")).damaged) == {hurt}
 
 
@@ -254,7 +262,8 @@ def test_a_bit_flipped_anywhere_in_a_shard_is_found(here, place):
 
 
 def test_there_is_nothing_to_tidy_after_a_good_run(here):
-    fill(here, "a", age=400 * DAY), fill_head(here, "one")
+    fill(here, "a", age=400 * DAY), fill_heads(here, "a", "one", "two")
+    write_text(here.heads / "a list of shelves.json", "[]")
     before = everything(here)
     assert tidy(here) == []
     assert everything(here) == before
@@ -262,7 +271,8 @@ def test_there_is_nothing_to_tidy_after_a_good_run(here):
 
 def test_what_dead_writers_left_goes_and_what_living_ones_write_stays(here):
     folder = fill(here, "a")
-    places = [folder / "shards" / "x.h5", here.heads / "x.safetensors", here.root / "studies" / "s" / "x.csv"]
+    shelf = fill_heads(here, "a", "one").parent
+    places = [folder / "shards" / "x.h5", shelf / "x.safetensors", here.root / "studies" / "s" / "x.csv"]
     for place in places:
         subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(place)], check=False)
     before = len(everything(here))
@@ -329,6 +339,84 @@ def test_an_empty_set_that_was_filled_after_the_plan_stays(here):
     fill(here, "a")
     assert not remove(here, planned)
     assert len(holdings(folder, here.seen("shard")).rows) == 6
+
+
+def test_damaged_heads_go_and_the_other_heads_of_their_shelf_stay(here):
+    hurt, cut, sound = (fill_heads(here, "a", key) for key in ("one", "two", "three"))
+    flip(hurt), cut.write_bytes(cut.read_bytes()[:-1])
+    planned = plan_removals(here, time.time())
+    assert {each.path: each.bytes for each in planned} == {path: path.stat().st_size for path in (hurt, cut)}
+    assert all(each.reason.startswith("damaged: ") for each in planned)
+    assert set(tidy(here)) == {hurt, cut}
+    assert list(sound.parent.iterdir()) == [sound]
+    assert held(sound.parent, here.seen("head")) == ({"three": sound}, [])
+    assert tidy(here) == []
+
+
+def test_damage_that_left_no_trace_goes_once_it_was_found(here, monkeypatch):
+    """Tidying trusts what is remembered; looking for damage does not."""
+    monkeypatch.setattr(Stamp, "of", lambda path: Stamp(path.stat().st_size, 0, 0, 0, 2**62))
+    path = fill_heads(here, "a", "one")
+    held(path.parent, here.seen("head"))
+    flip(path)
+    assert tidy(here) == []
+    assert [each.path for each in find_all_damage(here)] == [path]
+    assert tidy(here) == [path, path.parent]
+
+
+def test_heads_mended_between_the_plan_and_the_deed_stay(here):
+    path, other = fill_heads(here, "a", "one"), fill_heads(here, "a", "two")
+    whole = path.read_bytes()
+    flip(path)
+    [planned] = plan_removals(here, time.time())
+    path.write_bytes(whole)
+    assert not remove(here, planned)
+    assert held(path.parent, here.seen("head")) == ({"one": path, "two": other}, [])
+
+
+def test_a_shelf_of_which_nothing_is_left_goes_altogether_and_can_be_filled_again(here):
+    hurt, sound = fill_heads(here, "a", "one"), fill_heads(here, "b", "one")
+    (here.heads / ("c" * 40)).mkdir()
+    flip(hurt)
+    assert set(tidy(here)) == {hurt, hurt.parent, here.heads / ("c" * 40)}
+    assert list(here.heads.iterdir()) == [sound.parent]
+    assert fill_heads(here, "a", "one") == hurt
+    assert find_all_damage(here) == []
+
+
+def test_an_empty_shelf_that_was_filled_after_the_plan_stays(here):
+    (here.heads / ("a" * 40)).mkdir(parents=True)
+    [planned] = plan_removals(here, time.time())
+    path = fill_heads(here, "a", "one")
+    assert not remove(here, planned)
+    assert path.exists()
+
+
+def test_a_shelf_that_a_living_process_writes_its_first_heads_to_stays(here):
+    place = here.heads / ("a" * 40) / "x.safetensors"
+    command = [sys.executable, "-c", WRITES_UNTIL_TOLD, str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        assert living.stdout.readline() == "there\n"
+        assert tidy(here, older_than=0, keep=0) == []
+        living.communicate("go\n")
+    assert place.read_bytes() == bytes(1000)
+
+
+def test_heads_as_earlier_versions_kept_them_are_called_damaged_and_go(here):
+    """They lay beside each other, named by what they were made from; no run looks for them any more."""
+    old = here.heads / f"{'0' * 40}.safetensors"
+    fill_heads(here, "a", "one").rename(old)
+    assert [each.path for each in find_all_damage(here)] == [old]
+    assert old in tidy(here)
+    assert list(here.heads.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", range(0, 700, 41))
+def test_a_bit_flipped_anywhere_among_heads_is_found(here, place):
+    path = fill_heads(here, "a", "one")
+    held(path.parent, here.seen("head"))
+    flip(path, place % path.stat().st_size)
+    assert [each.path for each in find_all_damage(here)] == [path]
 
 
 @pytest.mark.parametrize(("days", "left"), [(0, ""), (2, "a"), (4, "ab"), (6, "abc")])

@@ -492,7 +492,12 @@ def test_the_report_shows_any_name_and_is_utf8(data, outcome):
         "samples": {"total": 1, "extracted": 1, "reused": 0, "quarantined": 0},
         "experiments": {"total": 1, "trained": 1, "reused": 0},
         "best": {"experiment": "e", "split": "s", "metrics": scores},
-        **{key: [] for key in ("stages", "scores", "references")},
+        "calibration": {
+            **dict.fromkeys(("expected_calibration_error", "before_scaling"), 0.1),
+            "temperature": 1.0,
+            "bins": [],
+        },
+        **{key: [] for key in ("stages", "scores", "operating_points", "references")},
         **{key: {} for key in ("notes", "features", "versions")},
     }
     wrong = [Wrong(name, name, name, 0.5, "") for name in names]

@@ -1,7 +1,7 @@
 """The plan says exactly what a run would do, and changes nothing."""
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,15 @@ import pytest
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
-from tasks.core.heads import Experiment, HeadFile, save_head
+from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
+from tasks.core.hyper import Ridge, Softmax
 from tasks.core.manifest import list_samples, locate
 from tasks.core.plan import Plan, SetPlan, Survey, Wanted, decide, survey
+from tasks.core.predictors import Linear
 from tasks.core.samples import Columns, Source, examine, table_identity
 from tasks.core.splits import SplitSpec
 from tasks.core.store import write_shard
-from tasks.core.trials import head_path, heads_there, is_whole, labelled, list_heads, parts_of, trial_identity
+from tasks.core.trials import labelled, list_shelves, parts_of, shelf_of, shelves_identity
 
 SPLITS = (SplitSpec("random", seeds=(0, 1)), SplitSpec("other", test=0.4, seeds=(5,)))
 TAPS = ("early:mean", "last:mean")
@@ -30,15 +32,15 @@ class Study:
         self.source = Source(folder, folder, Columns("class"), most_bad=0.2)
         self.here = Artifacts(artifacts)
         self.trials = [
-            Experiment("one tap", "net", TAPS[:1], (1.0,)),
-            Experiment("two taps", "net", TAPS, (1.0,)),
+            Grid("one tap", Inputs("net", TAPS[:1]), (Softmax(1.0),)),
+            Grid("two taps", Inputs("net", TAPS), (Softmax(1.0),)),
         ]
 
     def wanted(self, taps=TAPS):
         return [Wanted("net", tap, "centre", self.here.features / digest_bytes(tap.encode())) for tap in taps]
 
     def sets(self, trial):
-        return [each.folder.name for each in self.wanted(trial.taps)]
+        return [each.folder.name for each in self.wanted(trial.inputs.taps)]
 
     def plan(self, taps=TAPS) -> Plan:
         trials = [(trial, self.sets(trial)) for trial in self.trials]
@@ -57,19 +59,25 @@ class Study:
     def train(self, keep_lists=True):
         table = self.plan().survey.table
         for trial in self.trials:
-            heads = []
-            for path, part in self.heads(trial, table):
-                rows = table.digest[part.test].tolist()
-                weight = np.zeros((2, WIDTH), np.float32)
-                save_head(path, HeadFile(weight, weight[:, 0], np.zeros((len(rows), 2)), rows, {}))
-                heads.append((path, digest_bytes(path.read_bytes())))
+            for shelf, part in self.shelves(trial, table):
+                rows = [table.digest[mask].tolist() for mask in (part.test, ~part.test)]
+                head = HeadFile(
+                    predictor=Linear(np.zeros((2, WIDTH)), np.zeros(2)),
+                    log_proba=np.zeros((len(rows[0]), 2)),
+                    test_rows=rows[0],
+                    inner=None,
+                    train_rows=rows[1],
+                    story={},
+                )
+                save_heads(shelf, {head_key(hyper): head for hyper in trial.hypers})
             if keep_lists:
-                identity = trial_identity(trial, self.sets(trial), table_identity(table), SPLITS)
-                list_heads(self.here.heads, identity, heads)
+                identity = shelves_identity(trial.inputs, self.sets(trial), table_identity(table), SPLITS)
+                shelves = [shelf for shelf, _ in self.shelves(trial, table)]
+                list_shelves(self.here.heads, identity, shelves)
 
-    def heads(self, trial, table):
+    def shelves(self, trial, table):
         return [
-            (head_path(self.here.heads, trial, self.sets(trial), labelled(table), part), part)
+            (shelf_of(self.here.heads, trial.inputs, self.sets(trial), labelled(table), part), part)
             for part in parts_of(labelled(table), SPLITS)
         ]
 
@@ -184,7 +192,8 @@ def test_heads_lost_or_damaged_are_to_be_trained(study, keep_lists, how):
     study.read()
     study.extract()
     study.train(keep_lists)
-    victim = study.heads(study.trials[1], study.plan().survey.table)[0][0]
+    [(shelf, _), *_] = study.shelves(study.trials[1], study.plan().survey.table)
+    [victim] = shelf.iterdir()
     data = victim.read_bytes()
     victim.unlink()
     if how != "lost":
@@ -192,7 +201,27 @@ def test_heads_lost_or_damaged_are_to_be_trained(study, keep_lists, how):
     assert [each.there for each in study.plan().trials] == [3, 2]
 
 
-def test_the_list_of_heads_and_their_names_tell_the_same(done):
+@pytest.mark.parametrize("keep_lists", [True, False])
+def test_of_an_added_hyper_parameter_only_its_heads_are_to_be_trained(study, keep_lists):
+    study.read()
+    study.extract()
+    study.train(keep_lists)
+    study.trials[0] = replace(study.trials[0], hypers=(Softmax(0.1), Softmax(1.0), Ridge(1.0)))
+    plan = study.plan()
+    assert [(each.needed, each.there) for each in plan.trials] == [(9, 3), (3, 3)]
+    assert not plan.is_empty()
+
+
+def test_grids_of_the_same_inputs_and_heads_share_them(done):
+    done.trials.append(replace(done.trials[1], name="another name", hypers=(Ridge(1.0), Softmax(1.0))))
+    assert [(each.name, each.needed, each.there) for each in done.plan().trials] == [
+        ("one tap", 3, 3),
+        ("two taps", 3, 3),
+        ("another name", 6, 3),
+    ]
+
+
+def test_the_lists_of_shelves_and_their_names_tell_the_same(done):
     with_lists = done.plan().trials
     lists = list(done.here.heads.glob("*.json"))
     assert len(lists) == 2
@@ -201,20 +230,37 @@ def test_the_list_of_heads_and_their_names_tell_the_same(done):
     assert done.plan().trials == with_lists
 
 
-@pytest.mark.parametrize("text", ["", "[", "{}", "3", '[["a"]]', "[[1, 2]]"])
-def test_a_damaged_list_of_heads_is_passed_over(tmp_path, text):
-    list_heads(tmp_path, ["identity"], [])
-    [place] = tmp_path.iterdir()
-    place.write_text(text)
-    seen = Artifacts(tmp_path / "a").seen("head")
-    asked = []
+def test_samples_are_cut_only_where_no_list_of_shelves_was_kept_and_then_once_for_all(done, monkeypatch):
+    calls = []
+    cut = parts_of
 
-    def paths():
-        asked.append(1)
-        return []
+    def counted(table, splits):
+        calls.append(1)
+        return cut(table, splits)
 
-    assert heads_there(tmp_path, ["identity"], seen, paths) == 0
-    assert asked or json.loads(text) == {}
+    monkeypatch.setattr("tasks.core.plan.parts_of", counted)
+    done.plan()
+    assert calls == []
+    for place in done.here.heads.glob("*.json"):
+        place.unlink()
+    done.plan()
+    assert calls == [1]
+
+
+def test_shelves_are_named_once_for_grids_of_the_same_inputs(done, monkeypatch):
+    done.trials = [replace(done.trials[0], name=str(number)) for number in range(5)]
+    for place in done.here.heads.glob("*.json"):
+        place.unlink()
+    named = []
+    name = shelf_of
+
+    def counted(*given):
+        named.append(name(*given))
+        return named[-1]
+
+    monkeypatch.setattr("tasks.core.plan.shelf_of", counted)
+    assert [each.there for each in done.plan().trials] == [3] * 5
+    assert len(named) == 3
 
 
 def test_passes_are_counted_once_for_all_taps_of_a_view(study):
@@ -282,10 +328,3 @@ def test_nothing_is_written_and_no_picture_is_opened(done, painter, pictures, mo
 def test_a_study_without_artifacts_leaves_none_behind(study):
     study.plan()
     assert {path.name for path in study.here.root.rglob("*")} <= {"seen.sqlite"}
-
-
-def test_is_whole_tells_a_head_from_a_damaged_one(done):
-    [path, *_] = [path for path, _ in done.heads(done.trials[0], done.plan().survey.table)]
-    assert is_whole(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    assert not is_whole(path)

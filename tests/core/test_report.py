@@ -2,10 +2,13 @@
 
 import base64
 import io
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from math import nan
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -13,11 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from prefect.serializers import JSONSerializer
 from sklearn.metrics import confusion_matrix
 
+from tasks import report as stage
 from tasks.core.copies import NearCopy
 from tasks.core.heads import HeadFile
 from tasks.core.metrics import METRICS
+from tasks.core.predictors import Linear, log_softmax
 from tasks.core.report import (
     PAIRS,
     PICTURE_SIDE,
@@ -25,11 +31,13 @@ from tasks.core.report import (
     Confusion,
     Twins,
     Wrong,
+    calibration_of,
     confusion,
     most_wrong,
     render,
     show_pairs,
 )
+from tasks.references import Scores
 
 CLASSES = ["cat", "dog", "emu"]
 
@@ -44,13 +52,14 @@ def table_of(labels: list[str], folder: Path = Path("/data")) -> pd.DataFrame:
     )
 
 
-def head_of(rows: list[int], proba: np.ndarray) -> HeadFile:
+def head_of(rows: list[int], proba: np.ndarray, temperature: float = 1.0) -> HeadFile:
     return HeadFile(
-        weight=np.zeros((3, 1)),
-        bias=np.zeros(3),
+        predictor=Linear(np.zeros((3, 1)), np.zeros(3)),
         log_proba=np.log(proba),
         test_rows=[f"{row:040x}" for row in rows],
-        story={"classes": CLASSES},
+        inner=None,
+        train_rows=[],
+        story={"classes": CLASSES, "temperature": temperature},
     )
 
 
@@ -157,14 +166,97 @@ def test_pairs_are_shown_side_by_side_and_their_list_is_cut_off(tmp_path):
     assert (shown[1].test_picture, shown[1].train_picture) == ("", "")
 
 
+# Calibration
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_bins_hold_the_test_rows_of_all_splits_together(seed, splits):
+    heads, table = random_study(seed, splits)
+    labels = dict(zip(table.digest, table.label, strict=True))
+    rows = [
+        (np.exp(said.max()), CLASSES[said.argmax()] == labels[digest])
+        for head in heads
+        for digest, said in zip(head.test_rows, head.log_proba, strict=True)
+    ]
+    found = calibration_of(heads, table)
+    error = 0.0
+    for each in found["bins"]:
+        inside = [(sure, right) for sure, right in rows if each["low"] < sure <= each["high"]]
+        sure, right = np.mean(inside, axis=0)
+        assert (each["confidence"], each["accuracy"]) == pytest.approx((sure, right))
+        assert each["share"] == pytest.approx(len(inside) / len(rows))
+        error += abs(sure - right) * len(inside) / len(rows)
+    assert sum(each["share"] for each in found["bins"]) == pytest.approx(1)
+    assert found["expected_calibration_error"] == pytest.approx(error)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_error_before_scaling_is_that_of_the_head_at_temperature_one():
+    """Each split's head has a temperature of its own."""
+    (one, two), table = random_study(0, 2)
+    warm = [
+        head_of(rows, np.exp(log_softmax(head.log_proba / warmth)), warmth)
+        for head, warmth, rows in (
+            (head, warmth, [int(digest, 16) for digest in head.test_rows])
+            for head, warmth in ((one, 0.5), (two, 3.0))
+        )
+    ]
+    found, raw = calibration_of(warm, table), calibration_of([one, two], table)
+    assert found["before_scaling"] == pytest.approx(raw["expected_calibration_error"])
+    assert found["expected_calibration_error"] != pytest.approx(raw["expected_calibration_error"], abs=1e-3)
+    assert found["temperature"] == 1.75
+
+
+# What the stage tells the page
+
+
+def test_scores_that_are_read_back_are_told_as_the_fresh_ones():
+    """Prefect keeps a NaN as null: of the precision of a class that is never called, say."""
+    row = {"experiment": "b", "split": "s", "class": "c", "wanted": "recall", "at_least": 0.9}
+    ends = {f"{name}{end}": 0.5 for name in (*METRICS, "recall") for end in ("", "_low", "_high")}
+    gone = {f"{name}{end}": nan for name in ("log loss", "precision") for end in ("", "_low", "_high")}
+    row |= {"thresholds": [0.5], **ends, **gone}
+    row = {name.replace(" ", "_") if name in ends or name in gone else name: v for name, v in row.items()}
+    pair = {"first": "a", "second": "b", "split": "s", "real": False}
+    differences = [
+        pair | {"metric": "accuracy", "difference": 0.25, "low": 0.125, "high": 0.5, "real": True},
+        pair | {"metric": "log loss", "difference": nan, "low": nan, "high": nan},
+    ]
+    fresh = Scores(splits=[], means=[row], differences=differences, operating=[row])
+    again = JSONSerializer().loads(JSONSerializer().dumps(fresh))
+    for scores in (fresh, again):
+        [mean] = scores.means
+        assert stage._metrics(mean)["accuracy"] == {"value": 0.5, "ci95": [0.5, 0.5]}
+        assert stage._metrics(mean)["log loss"] == UNKNOWN
+        assert stage._operating(scores.operating[0])["precision"] == UNKNOWN
+        told = {"value": -0.25, "ci95": [-0.5, -0.125], "real": True}
+        assert stage._less_chosen(mean, "a", scores, "accuracy") == told
+        assert stage._less_chosen(mean, "a", scores, "log loss") == UNKNOWN | {"real": False}
+        assert stage._less_chosen(mean, "b", scores, "accuracy") is None
+        assert stage._less_chosen(mean | {"split": "t"}, "a", scores, "accuracy") is None
+
+
 # The page
 
 PICTURE = "data:image/jpeg;base64,AAAA"
+CALIBRATION = {
+    "expected_calibration_error": 0.0312,
+    "before_scaling": 0.0875,
+    "temperature": 1.3749,
+    "bins": [
+        {"low": 0.4, "high": 0.6, "confidence": 0.55, "accuracy": 0.0, "share": 0.25},
+        {"low": 0.8, "high": 1.0, "confidence": 0.875, "accuracy": 1.0, "share": 0.75},
+    ],
+}
+UNKNOWN = {"value": None, "ci95": [None, None]}
 
 
 def page(name: str = "plain", **changes: object) -> str:
     """Render a page in which every text that a user or a file can choose is `name`."""
     scores = {metric: {"value": 0.5, "ci95": [0.25, 0.75]} for metric in METRICS}
+    lost = {"value": -0.125, "ci95": [-0.25, -0.0004], "real": True}
+    point = {"experiment": name, "split": name, "class": name, "wanted": "recall", "at_least": 0.95}
     summary = {
         "study": name,
         "target": name,
@@ -174,8 +266,13 @@ def page(name: str = "plain", **changes: object) -> str:
         "stages": [{"name": name, "state": name, "seconds": 1.25}],
         "best": {"experiment": name, "split": name, "metrics": scores},
         "scores": [
-            {"experiment": name, "split": name, "seeds": 5, "metrics": scores},
-            {"experiment": "other", "split": name, "seeds": 5, "metrics": scores},
+            {"experiment": name, "split": name, "seeds": 5, "metrics": scores, "less_chosen": None},
+            {"experiment": "other", "split": name, "seeds": 5, "metrics": scores, "less_chosen": lost},
+        ],
+        "calibration": CALIBRATION,
+        "operating_points": [
+            point | {"thresholds": [0.125, None, 0.0625], "recall": scores["accuracy"], "precision": UNKNOWN},
+            point | {"thresholds": [None, None, None]},
         ],
         "notes": {name: name, "silent": ""},
         "references": [{"name": name, "metric": "accuracy", "value": 0.8}],
@@ -251,22 +348,143 @@ def test_the_page_leads_nowhere():
 def test_every_tag_that_is_opened_is_closed():
     html = page()
     for tag in {tag for tag, _ in Reader(html).tags} - {"meta", "img", "br"}:
-        assert len(re.findall(rf"<{tag}[\s>]", html)) == html.count(f"</{tag}>"), tag
+        opened = re.findall(rf"<{tag}(?:\s[^>]*)?(?<!/)>", html)  # in a drawing a tag may close itself
+        assert len(opened) == html.count(f"</{tag}>"), tag
 
 
 def test_the_page_shows_scores_counts_and_chances():
-    text = re.sub(r"\s+", " ", Reader(page("plain")).text)
+    text = _text(page("plain"))
     for shown in (
         "50.0 % accuracy (25.0 % to 75.0 %)",
         "1,234 samples: 1,200 run through the network, 34 reused, 2 quarantined",
         "5 heads: 4 trained, 1 reused",
         "75.0 %",  # the share of the first class that was called so
         "12.5 % · plain/plain",
-        "80.0 %",  # the reference
+        "accuracy, %",
+        "50.0 25.0 to 75.0",
+        "0.500 0.250 to 0.750",  # log loss
+        "80.0",  # the reference
+        "-12.5 -25.0 to +0.0, real",
+        "Expected calibration error 3.1 %; before the temperature was scaled on inner folds (to 1.37) 8.8 %",
+        "25.0 % of the rows: sure by 55.0 %, right in 0.0 %",
+        "recall of 95.0 % 0.062 to 0.125 none for 1 of 3 seeds 50.0 25.0 to 75.0 –",
+        "recall of 95.0 % none – –",
         "6.2 % of the test samples (2.5) have a near copy in the training part",
         "0.975 · tested plain/plain · trained on plain",
     ):
         assert shown in text
+
+
+def _text(html: str) -> str:
+    """The text as it is read: a new line or cell is a space."""
+    return re.sub(r"\s+", " ", Reader(re.sub(r"<br>|</td>|</th>", " ", html)).text)
+
+
+def test_log_loss_is_no_percentage():
+    for line in page("plain").split("<h2>Scores</h2>")[1].split("</table>")[0].split("\n"):
+        assert "%" not in line.replace(", %</th>", "")
+    assert "log loss</th>" in _scores_header(page())
+    assert "accuracy, %</th>" in _scores_header(page())
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan")])
+def test_what_is_not_known_is_a_dash(unknown):
+    """A class that a test part lacks has no average precision, nor a difference."""
+    nothing = {"value": unknown, "ci95": [unknown, unknown]}
+    scores = dict.fromkeys(METRICS, nothing)
+    text = _text(
+        page(
+            best={"experiment": "plain", "split": "plain", "metrics": scores},
+            scores=[
+                {
+                    "experiment": "plain",
+                    "split": "one",
+                    "metrics": scores,
+                    "less_chosen": nothing | {"real": False},
+                }
+            ],
+        )
+    )
+    assert "nan" not in text.lower()
+    assert "None" not in text
+    assert "plain, – accuracy" in text
+    assert "plain one – – – – –" in text
+
+
+def test_a_difference_of_nearly_nought_has_no_sign_of_its_own():
+    for value in (-0.0004, -0.0, 0.0, 0.0004):
+        row = {"value": value, "ci95": [-0.0123, 0.0123], "real": False}
+        summary = _summary()
+        summary["scores"] = [
+            {"experiment": "e", "split": "s", "metrics": summary["best"]["metrics"], "less_chosen": row}
+        ]
+        text = _text(render(summary, Confusion(["a", "b"], np.eye(2)), [], [], {}))
+        assert " +0.0 -1.2 to +1.2 " in text
+
+
+@pytest.mark.parametrize(
+    "thresholds", [[0.25], [0.25, 0.2501], [0.25, 0.75, 0.5], [None, 0.75], [None], [None, None]]
+)
+def test_thresholds_are_shown_from_the_least_to_the_largest(thresholds):
+    known = [each for each in thresholds if each is not None]
+    point = {"experiment": "e", "split": "s", "class": "c", "wanted": "precision", "at_least": 0.999}
+    point |= {"thresholds": thresholds}
+    if known:
+        point |= {name: {"value": 0.5, "ci95": [0.25, 0.75]} for name in ("recall", "precision")}
+    summary = _summary() | {"operating_points": [point]}
+    text = _text(render(summary, Confusion(["a", "b"], np.eye(2)), [], [], {}))
+    expected = {0: "none – –", 1: f"{min(known, default=0):.3f}", 2: "0.250 50.0", 3: "0.250 to 0.750"}[
+        len(known)
+    ]
+    assert f"precision of 99.9 % {expected}" in text
+    assert ("none for 1 of 2 seeds" in text) == (thresholds == [None, 0.75])
+
+
+def test_without_wishes_there_are_no_operating_points():
+    assert "Operating points" not in page(operating_points=[])
+
+
+@pytest.mark.parametrize("bins", [1, 2, 15])
+def test_the_reliability_diagram_is_drawn_to_scale(bins):
+    """Bars from the ground to the accuracy, from a bin's lower end to its upper, in a square of 240."""
+    ends = np.linspace(0, 1, bins + 1)
+    drawn = [
+        {"low": low, "high": high, "confidence": high, "accuracy": accuracy, "share": 1 / bins}
+        for low, high, accuracy in zip(
+            ends, ends[1:], np.random.default_rng(0).uniform(size=bins), strict=False
+        )
+    ]
+    html = page(calibration=CALIBRATION | {"bins": drawn})
+    drawing = html[html.index("<svg") : html.index("</svg>") + len("</svg>")]
+    svg = ElementTree.fromstring(drawing)  # noqa: S314
+    frame, *bars = svg.findall(".//rect")
+    assert (frame.get("width"), frame.get("height")) == ("240", "240")
+    assert len(bars) == bins
+    for bar, each in zip(bars, drawn, strict=True):
+        x, width, y, height = (float(bar.get(name)) / 240 for name in ("x", "width", "y", "height"))
+        assert x == pytest.approx(each["low"], abs=1e-3)
+        assert x + width == pytest.approx(each["high"], abs=1e-3)
+        assert y == pytest.approx(1 - each["accuracy"], abs=1e-3)
+        assert y + height == pytest.approx(1, abs=1e-3)
+    left, top, wide, high = map(float, svg.get("viewBox").split())
+    assert left < 0
+    assert top < 0
+    assert left + wide > 240
+    assert top + high > 240
+
+
+def test_colours_are_for_light_and_dark():
+    """Every colour is a variable that both schemes set."""
+    html = page()
+    style = Reader(html).style
+    body = html.split("</style>")[1]
+    used = set(re.findall(r"var\((--\w+)\)", html))
+    for scheme in re.findall(r":root {([^}]*)}", style):
+        assert used <= set(re.findall(r"--\w+(?=:)", scheme)), scheme
+    assert len(re.findall(r":root {", style)) == 2
+    assert not re.search(r"#[0-9a-f]{3,6}\b", body)
+    for colour in re.findall(r"(?:fill|stroke|background)[=:]\s*\"?([^\";]+)", body):
+        assert colour == "none" or colour.startswith(("var(--", "rgb(var(--")), colour
 
 
 def test_a_silent_note_is_not_shown():
@@ -305,7 +523,8 @@ def _summary() -> dict:
         "samples": {"total": 1, "extracted": 1, "reused": 0, "quarantined": 0},
         "experiments": {"total": 1, "trained": 1, "reused": 0},
         "best": {"experiment": "e", "split": "s", "metrics": scores},
-        **{key: [] for key in ("stages", "scores", "references")},
+        "calibration": CALIBRATION,
+        **{key: [] for key in ("stages", "scores", "operating_points", "references")},
         **{key: {} for key in ("notes", "features", "versions")},
     }
 

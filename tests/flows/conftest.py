@@ -37,11 +37,11 @@ class Done:
     networks: int
     trained: int
     folder: Path
+    rows: list[dict[str, str]]
 
     def results(self) -> list[dict[str, str]]:
-        """The rows of results.csv."""
-        with (self.folder / "results.csv").open() as file:
-            return list(csv.DictReader(file))
+        """The rows of results.csv, as they were when the run ended: the next run writes over them."""
+        return self.rows
 
     def state(self, stage: str) -> str:
         """The Prefect state that a stage ended in."""
@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     counts = {"networks": 0, "trained": 0}
     run_prefix = tasks.core.engine.run_prefix
     load_network = tasks.core.networks.load_network
-    train_softmax = tasks.core.selection.train_softmax
+    train_heads = tasks.core.selection.train_heads
 
     def forward(engine: Any, samples: Any, *rest: Any) -> Any:
         for batch in run_prefix(engine, samples, *rest):
@@ -69,13 +69,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
         counts["networks"] += 1
         return load_network(backbone)
 
-    def train(*given: Any, **named: Any) -> Any:
-        counts["trained"] += 1
-        return train_softmax(*given, **named)
+    def train(rows: Any, hypers: Any, **named: Any) -> Any:
+        counts["trained"] += len(hypers)
+        return train_heads(rows, hypers, **named)
 
     monkeypatch.setattr(tasks.core.engine, "run_prefix", forward)
     monkeypatch.setattr(tasks.core.networks, "load_network", load)
-    monkeypatch.setattr(tasks.core.selection, "train_softmax", train)
+    monkeypatch.setattr(tasks.core.selection, "train_heads", train)
 
     def go(study: Study) -> Done:
         forwarded.clear()
@@ -84,6 +84,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
         summary = transfer(study, artifacts)
         folder = artifacts / "studies" / study.name
         assert json.loads((folder / "summary.json").read_text()) == summary
-        return Done(summary, list(forwarded), counts["networks"], counts["trained"], folder)
+        with (folder / "results.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return Done(summary, list(forwarded), counts["networks"], counts["trained"], folder, rows)
 
     return go

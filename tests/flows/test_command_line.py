@@ -82,7 +82,7 @@ def test_a_folder_runs_without_a_study_and_its_second_run_needs_no_torch(tmp_pat
     assert "three depths" in first.stdout
     second = headstart(tmp_path, "run", str(pictures), *small, show=LOADED)
     assert second.returncode == 0, second.stderr
-    assert "everything was reused: 24 samples, 2 heads" in second.stdout
+    assert "everything was reused: 24 samples, 14 heads" in second.stdout
     assert second.stdout.splitlines()[-1] == "loaded: prefect"
     summary = json.loads((tmp_path / "artifacts/studies/stripes/summary.json").read_text())
     assert [stage["state"] for stage in summary["stages"]] == ["Completed", *["Cached"] * 5]

@@ -15,9 +15,11 @@ import flows
 from flows.study import STRENGTHS, Study, load_study
 from tasks.core.backbones import find_backbone
 from tasks.core.errors import RequestError
+from tasks.core.hyper import Centroid, Mlp, Neighbours, Ridge, Softmax
 from tasks.core.manifest import FOLDER_TARGET
 from tasks.core.splits import SplitSpec
 from tasks.core.taps import Tap
+from tasks.core.wishes import Wish
 
 SHIPPED = sorted((Path(flows.__file__).parent / "studies").glob("*.toml"))
 
@@ -117,18 +119,65 @@ def test_a_study_file_is_read_field_by_field(full):
     )
     assert study.used_backbones() == ["small"]
     assert study.backbone("small") == find_backbone("lite0", resize=64, crop=48)
-    assert [(each.name, each.backbone) for each in study.trials()] == [
+    assert [(each.name, each.inputs.backbone) for each in study.grids()] == [
         ("last layer", "small"),
         ("two depths", "small"),
     ]
 
 
 def test_last_becomes_the_backbones_own_name_and_strengths_are_sorted_once(full):
-    last, depths = load_study(full).trials()
-    assert last.taps == ("bn2:mean",)
-    assert last.strengths == tuple(sorted(STRENGTHS))
-    assert depths.taps == ("bn2:max", "blocks.4:mean+std")
-    assert depths.strengths == (0.1, 1.0)
+    last, depths = load_study(full).grids()
+    assert last.inputs.taps == ("bn2:mean",)
+    assert last.hypers == tuple(map(Softmax, sorted(STRENGTHS["softmax"])))
+    assert depths.inputs.taps == ("bn2:max", "blocks.4:mean+std")
+    assert depths.hypers == (Softmax(0.1), Softmax(1.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hypers"),
+    [
+        (["head=softmax", "strengths=[1, 0.1]", 'class_weights=["none", "balanced"]'],
+         [Softmax(0.1), Softmax(1.0), Softmax(0.1, "balanced"), Softmax(1.0, "balanced")]),
+        (["head=ridge", "strengths=[10]"], [Ridge(10.0)]),
+        (["head=knn", "k=[3, 1, 3]"], [Neighbours(3), Neighbours(1)]),
+        (["head=centroid"], [Centroid()]),
+        (["head=mlp", "hidden=[[8], [16, 8]]", "dropouts=[0.5]", "seeds=[0, 1]"],
+         [Mlp((8,), dropout=0.5), Mlp((8,), dropout=0.5, seed=1),
+          Mlp((16, 8), dropout=0.5), Mlp((16, 8), dropout=0.5, seed=1)]),
+    ],
+)  # fmt: skip
+def test_an_experiment_is_a_grid_of_every_combination_once(folder, changes, hypers):
+    study = load_study(folder, [f"experiments.0.{change}" for change in changes])
+    assert list(study.grids()[0].hypers) == hypers
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["head=knn", "strengths=[1.0]"], "strengths does not go with head 'knn' (its own keys: k)"),
+        (["hidden=[[8]]"], "hidden does not go with head 'softmax' (its own keys: strengths, class_weights)"),
+        (["head=centroid", "k=[1]"], "k does not go with head 'centroid' (its own keys: none)"),
+        (["head=mlp", "hidden=[[8, 8, 8]]"], "experiments.0.hidden.0"),
+        (["head=mlp", "hidden=[[]]"], "experiments.0.hidden.0"),
+        (["head=mlp", "dropouts=[1.0]"], "experiments.0.dropouts.0"),
+        (["head=knn", "k=[0]"], "experiments.0.k.0"),
+        (['class_weights=["even"]'], "experiments.0.class_weights.0"),
+        (["head=forest"], "experiments.0.head"),
+    ],
+)
+def test_a_grid_that_does_not_fit_its_head_is_refused(folder, changes, told):
+    with pytest.raises(RequestError) as refusal:
+        load_study(folder, [f"experiments.0.{change}" for change in changes])
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_operating_points_want_a_recall_or_a_precision(folder):
+    wished = load_study(folder, ['operating_points=[{recall=0.9}, {label="a", precision=0.5}]']).wishes()
+    assert wished == (Wish(recall=0.9), Wish("a", precision=0.5))
+    for wrong in ("{}", "{recall=0.9, precision=0.9}", "{recall=1.1}", "{recall=0.0}"):
+        with pytest.raises(RequestError, match="operating_points"):
+            load_study(folder, [f"operating_points=[{wrong}]"])
 
 
 def test_each_tap_of_a_backbone_is_wanted_once(full):
@@ -173,7 +222,7 @@ def test_every_shipped_study_loads_and_says_how_it_is_run(path):
     assert study.name == path.stem
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# headstart run flows/studies/{path.name}")
-    assert study.trials()
+    assert study.grids()
     assert all(study.recipe(name).views["centre"] for name in study.used_backbones())
 
 
@@ -193,10 +242,10 @@ def test_a_folder_is_a_study_with_sensible_defaults(folder):
     assert study.split_specs() == (SplitSpec("random", test=0.25, seeds=(0, 1, 2, 3, 4)),)
     assert study.used_backbones() == ["lite0"]
     assert study.backbone("lite0") == find_backbone("lite0")
-    last, depths = study.trials()
-    assert last.taps == ("bn2:mean",)
-    assert len(depths.taps) == 3
-    assert set(last.taps) < {tap.replace("mean+std", "mean") for tap in depths.taps}
+    last, depths = study.grids()
+    assert last.inputs.taps == ("bn2:mean",)
+    assert len(depths.inputs.taps) == 3
+    assert set(last.inputs.taps) < {tap.replace("mean+std", "mean") for tap in depths.inputs.taps}
 
 
 def test_a_folder_is_found_from_where_one_stands(folder, monkeypatch):
@@ -227,7 +276,7 @@ def test_a_folder_may_be_called_anything(tmp_path):
 
 def test_a_folder_study_is_changed_like_any_other(folder):
     study = load_study(folder, ["name=other", "data.max_bad=0.5", "experiments.0.strengths=[2.0]"])
-    assert (study.name, study.data.max_bad, study.trials()[0].strengths) == ("other", 0.5, (2.0,))
+    assert (study.name, study.data.max_bad, study.grids()[0].hypers) == ("other", 0.5, (Softmax(2.0),))
 
 
 def test_a_file_may_name_a_folder(folder):
@@ -346,7 +395,7 @@ def test_an_experiment_must_choose_between_two_backbones(full):
     assert "is none of small, big" in refusal(full, "backbones.big={}")
     chosen = ["backbones.big={}", "experiments.0.backbone=big", "experiments.1.backbone=small"]
     study = load_study(full, chosen)
-    assert [each.backbone for each in study.trials()] == ["big", "small"]
+    assert [each.inputs.backbone for each in study.grids()] == ["big", "small"]
     assert study.used_backbones() == ["small", "big"]
     assert study.recipe("big").views == {"centre": (Tap("bn2", "mean"),)}
 

@@ -43,17 +43,22 @@ def shards(artifacts: Path) -> list[Path]:
 def test_the_first_run_forwards_each_sample_once_and_trains_each_split(run, pictures):
     done = run(study_of(pictures))
     assert len(done.forwarded) == len(set(done.forwarded)) == 24
-    assert (done.networks, done.trained) == (1, 2)
+    assert (done.networks, done.trained) == (1, 4)
     assert done.summary["samples"] == {"total": 24, "extracted": 24, "reused": 0, "quarantined": 0}
-    assert done.summary["experiments"] == {"total": 2, "trained": 2, "reused": 0}
-    assert len(done.results()) == 2
+    assert done.summary["experiments"] == {"total": 4, "trained": 4, "reused": 0}
+    assert [(row["seed"], row["strength"]) for row in done.results()] == [
+        ("0", "0.01"),
+        ("0", "1.0"),
+        ("1", "0.01"),
+        ("1", "1.0"),
+    ]
 
 
 def test_nothing_changed_runs_nothing_and_loads_no_network(run, pictures):
     first, second = run(study_of(pictures)), run(study_of(pictures))
     assert (second.forwarded, second.networks, second.trained) == ([], 0, 0)
     assert second.summary["samples"]["reused"] == 24
-    assert second.summary["experiments"] == {"total": 2, "trained": 0, "reused": 2}
+    assert second.summary["experiments"] == {"total": 4, "trained": 0, "reused": 4}
     assert [second.state(name) for name in ("features small", "train early", "scores")] == ["Cached"] * 3
     assert second.results() == first.results()
 
@@ -73,14 +78,14 @@ def test_another_label_trains_again_on_the_same_features(run, pictures):
     run(study_of(pictures))
     (pictures / "upright" / "0.png").rename(pictures / "lying" / "was-upright.png")
     second = run(study_of(pictures))
-    assert (second.forwarded, second.networks, second.trained) == ([], 0, 2)
+    assert (second.forwarded, second.networks, second.trained) == ([], 0, 4)
 
 
 def test_another_split_trains_that_split_only(run, pictures):
     run(study_of(pictures))
     second = run(study_of(pictures, splits=[{"name": "random", "seeds": [0, 1, 2]}]))
-    assert (second.forwarded, second.trained) == ([], 1)
-    assert second.summary["experiments"] == {"total": 3, "trained": 1, "reused": 2}
+    assert (second.forwarded, second.trained) == ([], 2)
+    assert second.summary["experiments"] == {"total": 6, "trained": 2, "reused": 4}
 
 
 def test_weights_train_again_on_the_same_features(run, pictures, tmp_path):
@@ -95,7 +100,7 @@ def test_weights_train_again_on_the_same_features(run, pictures, tmp_path):
     rows.loc[3, "importance"] = 2.5
     rows.to_csv(manifest, index=False)
     second = run(weighted)
-    assert (second.forwarded, second.trained) == ([], 2)
+    assert (second.forwarded, second.trained) == ([], 4)
 
 
 def test_added_samples_cost_their_own_forward_passes(run, pictures, painter):
@@ -105,7 +110,7 @@ def test_added_samples_cost_their_own_forward_passes(run, pictures, painter):
     second = run(study_of(pictures))
     assert len(second.forwarded) == 3
     assert not set(second.forwarded) & set(first.forwarded)
-    assert second.trained == 2
+    assert second.trained == 4
     assert second.summary["samples"] == {"total": 27, "extracted": 3, "reused": 24, "quarantined": 0}
 
 
@@ -113,7 +118,7 @@ def test_a_changed_sample_is_a_new_one(run, pictures, painter):
     run(study_of(pictures))
     painter(pictures / "lying" / "3.png", 999, 1.4)
     second = run(study_of(pictures))
-    assert (len(second.forwarded), second.trained) == (1, 2)
+    assert (len(second.forwarded), second.trained) == (1, 4)
 
 
 def test_added_samples_get_the_features_that_a_fresh_run_gives_them(run, pictures, painter, tmp_path):
@@ -138,7 +143,7 @@ def test_removed_samples_train_again_and_load_no_network(run, pictures):
     run(study_of(pictures))
     (pictures / "lying" / "3.png").unlink()
     second = run(study_of(pictures))
-    assert (second.forwarded, second.networks, second.trained) == ([], 0, 2)
+    assert (second.forwarded, second.networks, second.trained) == ([], 0, 4)
     assert second.summary["samples"] == {"total": 23, "extracted": 0, "reused": 23, "quarantined": 0}
 
 
@@ -146,8 +151,62 @@ def test_an_added_experiment_trains_itself_only(run, pictures):
     run(study_of(pictures))
     second = run(study_of(pictures, experiments=two_experiments()))
     assert (second.forwarded, second.trained) == ([], 2)
-    assert (second.state("train early"), second.state("train strong")) == ("Cached", "Completed")
-    assert second.summary["experiments"] == {"total": 4, "trained": 2, "reused": 2}
+    assert second.state("train early and 1 more") == "Completed"
+    assert second.summary["experiments"] == {"total": 6, "trained": 2, "reused": 4}
+
+
+def test_an_added_experiment_on_other_taps_leaves_the_first_stage_alone(run, pictures):
+    run(study_of(pictures))
+    other = {"name": "deeper", "taps": ["blocks.2:mean"], "strengths": [1.0]}
+    second = run(study_of(pictures, experiments=[two_experiments()[0], other]))
+    assert (second.state("train early"), second.state("train deeper")) == ("Cached", "Completed")
+    assert second.trained == 2
+
+
+def test_an_added_strength_trains_that_strength_only(run, pictures):
+    first = run(study_of(pictures))
+    wider = [{**two_experiments()[0], "strengths": [0.01, 0.1, 1.0]}]
+    second = run(study_of(pictures, experiments=wider))
+    assert (second.forwarded, second.trained) == ([], 2)
+    kept = [row for row in second.results() if row["strength"] != "0.1"]
+    assert [row["key"] for row in kept] == [row["key"] for row in first.results()]
+    assert [row["inner_brier"] for row in kept] == [row["inner_brier"] for row in first.results()]
+
+
+def test_a_strength_left_out_trains_nothing(run, pictures):
+    run(study_of(pictures))
+    narrow = [{**two_experiments()[0], "strengths": [1.0]}]
+    second = run(study_of(pictures, experiments=narrow))
+    assert (second.trained, second.summary["experiments"]["total"]) == (0, 2)
+
+
+def test_only_what_the_inner_folds_chose_is_scored_on_the_test_part(run, pictures):
+    """One head of a grid for each split and seed, the one with the least inner Brier score."""
+    rows = pd.DataFrame(run(study_of(pictures)).results())
+    for _, grid in rows.groupby(["split", "seed"]):
+        assert (grid.chosen == "True").sum() == 1
+        best = grid.inner_brier.astype(float).idxmin()
+        assert rows.chosen[best] == "True"
+        assert (grid.accuracy != "").equals(grid.chosen == "True")
+
+
+def test_every_kind_of_head_goes_all_the_way(run, pictures):
+    shared = {"taps": ["blocks.1:mean"]}
+    experiments = [
+        {**shared, "name": "softmax", "strengths": [0.1]},
+        {**shared, "name": "ridge", "head": "ridge", "strengths": [1.0]},
+        {**shared, "name": "near", "head": "knn", "k": [1, 3]},
+        {**shared, "name": "mean", "head": "centroid"},
+        {**shared, "name": "small", "head": "mlp", "hidden": [[8]], "dropouts": [0.0]},
+    ]
+    wish = [{"recall": 0.5}]
+    first = run(study_of(pictures, experiments=experiments, operating_points=wish))
+    assert {row["head"] for row in first.results()} == {"softmax", "ridge", "knn", "centroid", "mlp"}
+    assert first.trained == first.summary["experiments"]["total"] == 12
+    assert len(first.summary["operating_points"]) == 5
+    assert (first.folder / "differences.csv").read_text().count("\n") > 10 * 5
+    second = run(study_of(pictures, experiments=experiments, operating_points=wish))
+    assert (second.trained, second.results()) == (0, first.results())
 
 
 def test_a_renamed_experiment_trains_nothing(run, pictures):
@@ -163,14 +222,14 @@ def test_an_added_tap_costs_one_pass_and_keeps_the_other_tap(run, pictures):
     both = [*two_experiments()[:1], {"name": "both", "taps": ["blocks.1:mean", "blocks.0:max"]}]
     second = run(study_of(pictures, experiments=both))
     assert len(second.forwarded) == 24
-    assert second.trained == 2
+    assert second.trained == 14
 
 
 def test_other_preprocessing_forwards_everything_again(run, pictures):
     run(study_of(pictures))
     second = run(study_of(pictures, backbones={"small": {**SMALL, "resize": 56}}))
     assert len(second.forwarded) == 24
-    assert second.trained == 2
+    assert second.trained == 4
 
 
 def test_the_backbones_name_in_the_study_decides_nothing(run, pictures):
@@ -204,10 +263,10 @@ def test_a_harmed_shard_costs_its_own_rows_and_ends_the_same(run, pictures, pain
 
 def test_a_damaged_head_is_trained_again(run, pictures, tmp_path):
     before = run(study_of(pictures))
-    head = next((tmp_path / "artifacts" / "heads").iterdir())
+    head = next((tmp_path / "artifacts" / "heads").glob("*/*.safetensors"))
     head.write_bytes(head.read_bytes()[:-10])
     after = run(study_of(pictures))
-    assert (after.forwarded, after.trained) == ([], 1)
+    assert (after.forwarded, after.trained) == ([], 2)
     assert after.results() == before.results()
 
 
