@@ -1,5 +1,6 @@
 """What a run says at its end: one table, and what was run and what was reused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from rich.table import Table
 
 WIDTH = 100
 """A table is never folded narrower than this, whatever the terminal says."""
+
+MOST_LINES = 10
+"""Of differences that are printed."""
 
 COLUMNS = ("weighted accuracy", "accuracy", "balanced accuracy", "average precision")
 
@@ -35,6 +39,8 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
                 "part, which flatters; the report shows them, a group column keeps them together"
             )
     console.print(f"chosen on inner folds: {summary['best']['experiment']}")
+    for line in (*_differences(summary), *_operating(summary)):
+        console.print(line)
     console.print(_what_ran(summary))
     console.print(f"report: {place / 'report.html'}")
 
@@ -57,6 +63,39 @@ def _score_table(summary: dict[str, Any]) -> Table:
         ]
         table.add_row(reference["name"], "", cells[0], "", *cells[1:], style="dim")
     return table
+
+
+def _differences(summary: dict[str, Any]) -> Iterator[str]:
+    """How far each other experiment lies from the chosen one; with many, the report alone tells."""
+    others = [row for row in summary["scores"] if row["less_chosen"]]
+    for row in others if len(others) <= MOST_LINES else ():
+        found = row["less_chosen"]
+        ends = " to ".join(_points(end) for end in found["ci95"])
+        verdict = "a real difference" if found["real"] else "may be chance"
+        yield (
+            f"{row['split']}: {row['experiment']} less the chosen one: {_points(found['value'])} points "
+            f"({ends}), {verdict}"
+        )
+
+
+def _operating(summary: dict[str, Any]) -> Iterator[str]:
+    """What the chosen experiment's operating points give on the test parts."""
+    for row in summary["operating_points"]:
+        if row["experiment"] == summary["best"]["experiment"]:
+            wish = f"{row['split']}: {row['wanted']} of {_percent(row['at_least'])} for {row['class']!r}"
+            if "recall" in row:
+                yield f"{wish} gives {_with_ends('recall', row)}, {_with_ends('precision', row)}"
+            else:
+                yield f"{wish}: no threshold reaches it on the inner folds"
+
+
+def _with_ends(name: str, row: dict[str, Any]) -> str:
+    low, high = row[name]["ci95"]
+    return f"{name} {_percent(row[name]['value'])} ({_percent(low).removesuffix(' %')} to {_percent(high)})"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f}"
 
 
 def _what_ran(summary: dict[str, Any]) -> str:

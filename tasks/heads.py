@@ -138,7 +138,7 @@ def _train(
     test_rows, train_rows = table.digest[part.test].tolist(), table.digest[seen].tolist()
     shared = {
         "classes": classes,
-        "train": len(train_rows),
+        "sets": features.sets,
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     return save_heads(

@@ -50,7 +50,8 @@ def write_report(
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
     write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=DIFFERENCES))
     best = choose_name(scores.means)
-    files = chosen_files(scores, trained, best["experiment"], best["split"])
+    chosen = _chosen(scores, best)
+    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in chosen]
     summary = {
         "study": study,
         "target": story["target"],
@@ -62,7 +63,7 @@ def write_report(
             "experiment": best["experiment"],
             "split": best["split"],
             "metrics": _metrics(best),
-            "heads": [file.story["hyper"] for file in files],
+            "heads": [_told_of(row, file) for row, file in zip(chosen, files, strict=True)],
         },
         "verdict": None,
         "scores": [
@@ -95,16 +96,17 @@ def write_report(
     return summary
 
 
-def chosen_files(scores: Scores, trained: list[Heads], name: str, split: str) -> list[HeadFile]:
-    """Read the heads that the inner folds chose of a name, one for each seed of a split."""
-    [heads] = [each for each in trained if name in each.grids]
-    folders = {shelf.seed: shelf.folder for shelf in heads.shelves if shelf.split == split}
-    rows = [
-        row
-        for row in scores.splits
-        if (row["experiment"], row["split"], row["chosen"]) == (name, split, True)
-    ]
-    return [load_heads(folders[row["seed"]] / row["file"])[row["key"]] for row in rows]
+def _chosen(scores: Scores, best: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the heads that the inner folds chose of a name, one for each seed of a split."""
+    wanted = (best["experiment"], best["split"], True)
+    return [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
+
+
+def _told_of(row: Mapping[str, Any], head: HeadFile) -> dict[str, Any]:
+    """Spell a chosen head for `summary.json`: what it is, where it lies, and which features it takes."""
+    kind, hyper = head.story["hyper"]
+    told = {name: row[name] for name in ("seed", "file", "key")}
+    return told | {"head": kind, **hyper, "sets": head.story["sets"], "classes": head.story["classes"]}
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from tasks.caching import cached_stage
 from tasks.core import versions
+from tasks.core.artifacts import HEADS
 from tasks.core.errors import RequestError
 from tasks.core.heads import HeadFile, load_heads
 from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, draw_scores, mean_scores
@@ -131,7 +132,7 @@ def _row(name: str, shelf: Shelf, key: str, head: HeadFile) -> dict[str, Any]:
         "test": len(head.test_rows),
         **{fact: head.story.get(fact) for fact in (*FACTS, *INNER)},
         "key": key,
-        "file": shelf.files[shelf.heads[key]],
+        "file": f"{HEADS}/{shelf.folder.name}/{shelf.files[shelf.heads[key]]}",
         "chosen": False,
     }
 

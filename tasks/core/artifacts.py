@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tasks.core.digest import StatCache
 
+HEADS = "heads"
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -25,7 +27,7 @@ class Artifacts:
     @property
     def heads(self) -> Path:
         """Trained heads, a folder for each shelf."""
-        return self.root / "heads"
+        return self.root / HEADS
 
     @property
     def samples(self) -> Path:

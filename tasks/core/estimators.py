@@ -1,13 +1,35 @@
 """A trained head as a scikit-learn estimator. It needs no torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from tasks.core.errors import RequestError
+from tasks.core.heads import load_heads
 from tasks.core.predictors import Predictor
+
+
+def open_head(path: str | Path, key: str | None = None) -> "HeadClassifier":
+    """Open a trained head from its file, `file` in results.csv and in `best` of summary.json.
+
+    Args:
+        path: the file, in the folder of artifacts.
+        key: names the head in it; not needed where it holds one.
+
+    Raises:
+        StoreError: if the file is missing or damaged.
+        RequestError: if it holds no such head, or several and no key is given.
+    """
+    heads = load_heads(Path(path))
+    if key is None and len(heads) == 1:
+        [key] = heads
+    if key not in heads:
+        found = "none was named" if key is None else f"none is {key!r}"
+        raise RequestError(f"{path}: holds {len(heads)} heads and {found}; results.csv has their keys")
+    return HeadClassifier(heads[key].predictor, heads[key].story["classes"])
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped

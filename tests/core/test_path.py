@@ -52,7 +52,11 @@ def path_of(source: Source | None = None, lanes: Lanes | None = None) -> Path:
 
 
 def walked(path: Path, wanted: Sequence[Problem], tolerance: float = SINGLE) -> dict[Problem, Found]:
-    return {(each.lane, each.strength): each for some in path.walk(dict.fromkeys(wanted, tolerance)) for each in some}
+    return {
+        (each.lane, each.strength): each
+        for some in path.walk(dict.fromkeys(wanted, tolerance))
+        for each in some
+    }
 
 
 def assert_near(one: dict[Problem, Found], other: dict[Problem, Found], near: float = 2e-3) -> None:
@@ -81,7 +85,10 @@ WANTED = [(0, 0.1), (1, 1.0), (0, 10.0), (1, 0.01), (0, 0.01)]
 
 
 def test_strengths_are_solved_from_the_largest_down_all_lanes_of_one_together():
-    order = [[(each.lane, each.strength) for each in some] for some in path_of().walk(dict.fromkeys(WANTED, SINGLE))]
+    order = [
+        [(each.lane, each.strength) for each in some]
+        for some in path_of().walk(dict.fromkeys(WANTED, SINGLE))
+    ]
     assert order == [[(0, 10.0)], [(1, 1.0)], [(0, 0.1)], [(0, 0.01), (1, 0.01)]]
 
 
