@@ -1,10 +1,13 @@
 # make demo   sets up .venv and runs the main job on real data
 # make test   sets up .venv and runs the tests; test-all the slow ones too, soak those of half an hour
-# make bench-extract, bench-store, bench-plan   measure, and print what the README quotes
+# make bench-extract, bench-store, bench-plan, bench-heads, bench-experiments   measure, and print what the
+#   README quotes
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all soak lint clean bench-extract bench-store bench-plan
+BENCHES := bench-extract bench-store bench-plan bench-heads bench-experiments
+
+.PHONY: demo test test-all soak lint clean $(BENCHES)
 
 demo: .venv/.demo
 	$(BIN)/headstart run flows/studies/solar.toml
@@ -18,7 +21,7 @@ test-all: .venv/.test .venv/.demo
 soak: .venv/.test
 	$(BIN)/python -m pytest -m soak -s
 
-bench-extract bench-store bench-plan: bench-%: .venv/.test
+$(BENCHES): bench-%: .venv/.test .venv/.demo
 	$(BIN)/python tests/benchmarks/bench_$*.py
 
 lint: .venv/.dev

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, model_validator
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import held
+from tasks.core.heads import whole
 from tasks.core.store import VIEW, holdings, mark_used
 
 
@@ -111,10 +111,9 @@ class Heads(BaseModel, frozen=True):
         """Refuse a reference with a head lost or damaged; raises ValueError."""
         seen = Artifacts(self.artifacts).seen("head")
         for shelf in self.shelves:
-            found, _ = held(shelf.folder, seen)
-            lost = set(shelf.heads) - set(found)
+            lost = set(shelf.files) - {path.name for path in whole(shelf.folder, seen)}
             if lost:
-                raise ValueError(f"{shelf.folder}: {len(lost)} heads are lost or damaged")
+                raise ValueError(f"{shelf.folder}: {sorted(lost)} are lost or damaged")
         return self
 
 

@@ -204,7 +204,18 @@ def held(shelf: Path, seen: StatCache) -> tuple[dict[str, Path], list[Path]]:
     Raises:
         StoreError: if a file cannot be read for a reason that is not the file's.
     """
-    found: dict[str, Path] = {}
+    keys, damaged = _look(shelf, seen)
+    return {key: path for path, some in keys.items() for key in some}, damaged
+
+
+def whole(shelf: Path, seen: StatCache) -> list[Path]:
+    """List the files of a shelf that are not damaged; arguments and errors as for `held`."""
+    return list(_look(shelf, seen)[0])
+
+
+def _look(shelf: Path, seen: StatCache) -> tuple[dict[Path, list[str]], list[Path]]:
+    """List the keys in each whole file of a shelf, and its damaged files."""
+    found: dict[Path, list[str]] = {}
     damaged, learnt = [], {}
     files = sorted(shelf.glob(f"*{SUFFIX}"))
     known, stamps = seen.recall(files)
@@ -220,7 +231,7 @@ def held(shelf: Path, seen: StatCache) -> tuple[dict[str, Path], list[Path]]:
                 damaged.append(path)
                 continue
             learnt[path] = json.dumps(keys)
-        found |= dict.fromkeys(keys, path)
+        found[path] = keys
     if learnt:
         seen.remember(learnt, stamps)
     return found, damaged

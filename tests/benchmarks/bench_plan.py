@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -22,13 +23,13 @@ from rich.table import Table
 from flows.plan import wanted_sets
 from flows.study import Study, load_study
 from tasks.core.artifacts import Artifacts
-from tasks.core.digest import digest_bytes
-from tasks.core.heads import HeadFile, save_head
+from tasks.core.heads import HeadFile, head_key, save_heads
 from tasks.core.manifest import list_samples, locate
 from tasks.core.plan import survey
+from tasks.core.predictors import Linear
 from tasks.core.samples import examine, table_identity
 from tasks.core.store import write_shard
-from tasks.core.trials import head_path, list_heads, parts_of, trial_identity
+from tasks.core.trials import Part, list_shelves, parts_of, shelf_of, shelves_identity
 
 CLASSES, SHARD, WIDTH = 10, 512, 64
 TARGET = 3.0  # seconds
@@ -87,17 +88,23 @@ def _make_rows_and_heads(study: Study, artifacts: Artifacts) -> None:
             names = digests[start : start + SHARD]
             write_shard(each.folder, names, np.zeros((len(names), WIDTH), np.float16), {})
     parts = list(parts_of(found.table, study.split_specs()))
-    for trial in study.trials():
-        names = trial.sets({each.tap: each.folder.name for each in sets})
-        heads = []
+    for grid in study.grids():
+        names = grid.inputs.sets({each.tap: each.folder.name for each in sets})
+        shelves = []
         for part in parts:
-            path = head_path(artifacts.heads, trial, names, found.table, part)
-            rows = found.table.digest[part.test].tolist()
-            zeros = np.zeros((CLASSES, WIDTH * len(names)), np.float32)
-            save_head(path, HeadFile(zeros, zeros[:, 0], np.zeros((len(rows), CLASSES)), rows, {}))
-            heads.append((path, digest_bytes(path.read_bytes())))
-        identity = trial_identity(trial, names, table_identity(found.table), study.split_specs())
-        list_heads(artifacts.heads, identity, heads)
+            shelves.append(shelf_of(artifacts.heads, grid.inputs, names, found.table, part))
+            save_heads(
+                shelves[-1], {head_key(hyper): _zeros(found.table, part, len(names)) for hyper in grid.hypers}
+            )
+        identity = shelves_identity(grid.inputs, names, table_identity(found.table), study.split_specs())
+        list_shelves(artifacts.heads, identity, shelves)
+
+
+def _zeros(table: pd.DataFrame, part: Part, taps: int) -> HeadFile:
+    test, train = table.digest[part.test].tolist(), table.digest[~part.test].tolist()
+    weight = np.zeros((CLASSES, WIDTH * taps))
+    said = np.zeros((len(test), CLASSES), np.float32)
+    return HeadFile(Linear(weight, weight[:, 0]), said, test, None, train, {})
 
 
 def _time(command: list[str], times: int) -> tuple[list[float], str]:

@@ -270,6 +270,19 @@ def test_a_damaged_head_is_trained_again(run, pictures, tmp_path):
     assert after.results() == before.results()
 
 
+def test_a_lost_file_of_heads_is_missed_though_another_file_holds_the_same_heads(run, pictures, tmp_path):
+    """References name files; a head that stands in another one does not make up for the file."""
+    first = run(study_of(pictures))
+    heads = tmp_path / "artifacts" / "heads"
+    kept = tmp_path / "kept"
+    shutil.move(heads, kept)
+    wider = [{**two_experiments()[0], "strengths": [0.01, 0.1, 1.0]}]
+    run(study_of(pictures, experiments=wider))
+    second = run(study_of(pictures))
+    assert second.trained == 0
+    assert [row["key"] for row in second.results()] == [row["key"] for row in first.results()]
+
+
 def test_losing_prefects_results_loses_no_work(run, pictures, tmp_path):
     before = run(study_of(pictures))
     shutil.rmtree(tmp_path / "artifacts" / "results")
