@@ -138,13 +138,14 @@ def _told(split: str, found: Straddling, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell a row's scores as {name: {value, ci95}}."""
+    """Spell a row's scores as {name: {value, ci95, sd}}; sd is over the seeds, None with one."""
     spelled = {}
     for metric in METRICS:
         name = metric.replace(" ", "_")
         spelled[metric] = {
             "value": _number(row[name]),
             "ci95": [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])],
+            "sd": _number(row.get(f"{name}_sd")),
         }
     return spelled
 
