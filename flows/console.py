@@ -38,7 +38,7 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
                 f"{found['split']}: {_percent(found['share'])} of the test samples have a near copy in the training "
                 "part, which flatters; the report shows them, a group column keeps them together"
             )
-    console.print(f"chosen on inner folds: {summary['best']['experiment']}")
+    console.print(_choice(summary["best"]))
     for line in (*_differences(summary), *_operating(summary)):
         console.print(line)
     console.print(_what_ran(summary))
@@ -63,6 +63,12 @@ def _score_table(summary: dict[str, Any]) -> Table:
         ]
         table.add_row(reference["name"], "", cells[0], "", *cells[1:], style="dim")
     return table
+
+
+def _choice(best: dict[str, Any]) -> str:
+    if best["inner_brier"] is None:
+        return f"not chosen, the first: {best['experiment']} (a class has too few training samples for inner folds)"
+    return f"chosen on inner folds: {best['experiment']}"
 
 
 def _differences(summary: dict[str, Any]) -> Iterator[str]:

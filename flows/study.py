@@ -45,8 +45,10 @@ HEAD_KEYS: dict[str, tuple[str, ...]] = {
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=1e-9, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Hidden = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=2)]
 
 T = TypeVar("T")
@@ -111,7 +113,7 @@ class SplitSettings(_Part):
 
     name: Name
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     stratify: tuple[str, ...] = ()
     group: str | None = None
     column: str | None = Field(None, description="column that says train or test, instead of the above")
@@ -126,14 +128,14 @@ class ExperimentSettings(_Part):
     taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
     views: Annotated[tuple[str, ...], Field(min_length=1)] = (CENTRE,)
     head: Literal["softmax", "ridge", "mlp", "knn", "centroid"] = "softmax"
-    strengths: Many[Positive] | None = Field(None, description="softmax, ridge: of the L2 penalty")
+    strengths: Many[Strength] | None = Field(None, description="softmax, ridge: of the L2 penalty")
     class_weights: Many[Literal["none", "balanced"]] = ("none",)
     k: Many[Annotated[int, Field(gt=0)]] = Field((1, 5, 15, 45), description="knn: how many neighbours vote")
     hidden: Many[Hidden] = Field(((256,),), description="mlp: widths of one or two hidden layers")
     learning_rates: Many[Positive] = (1e-3,)
     weight_decays: Many[NotNegative] = (0.01,)
     dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = (0.0, 0.5)
-    seeds: Many[int] = (0,)
+    seeds: Many[Seed] = (0,)
 
     @model_validator(mode="after")
     def _keys_fit_the_head(self) -> Self:

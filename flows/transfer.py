@@ -10,6 +10,7 @@ from flows.study import Study
 from tasks.copies import find_copies
 from tasks.core.artifacts import Artifacts
 from tasks.core.trials import name_of, together
+from tasks.core.wishes import check_wishes
 from tasks.features import extract
 from tasks.heads import train
 from tasks.references import Features, Heads, Samples
@@ -35,6 +36,7 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
     here, stages, splits = Artifacts(artifacts), Stages(Artifacts(artifacts).results), study.split_specs()
 
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
+    check_wishes(study.wishes(), samples.classes)
     samples, features = _extract(study, samples, stages, here)
     trained = [
         stages.run(

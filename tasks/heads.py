@@ -1,5 +1,6 @@
 """Stage 3: experiments that see the same features are trained together, a head each for every split."""
 
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pandas as pd
 from tasks.caching import cached_stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import Grid, HeadFile, head_key, held, save_heads
-from tasks.core.hyper import Hyper, spelled
+from tasks.core.errors import RequestError
+from tasks.core.heads import Grid, HeadFile, damage, head_key, held, save_heads
+from tasks.core.hyper import Hyper, Softmax, spelled
 from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings
 from tasks.core.stored import Stored
@@ -19,6 +21,11 @@ from tasks.core.tables import read_table
 from tasks.core.trials import Part, labelled, list_shelves, parts_of, shelf_of, shelves_identity
 from tasks.progress import Progress
 from tasks.references import Features, Heads, Samples, Shelf
+
+BYTES_A_PREDICTION = 32
+"""A class's probability of a sample is held several times over while heads are trained and kept."""
+BYTES_AT_ONCE = 1 << 30
+"""Of the predictions of heads that are trained in one go."""
 
 
 def _identity(inputs: dict[str, Any]) -> object:
@@ -61,18 +68,26 @@ def train(
             place = shelf_of(artifacts.heads, inputs, sets, table, part)
             found, damaged = held(place, artifacts.seen("head"))
             lacking = {key: hyper for key, hyper in hypers.items() if key not in found}
-            for path in damaged:
+            for path in filter(damage, damaged):  # unless another run has just written it anew
                 path.unlink(missing_ok=True)
-            if lacking:
-                before = number * len(hypers) + len(hypers) - len(lacking)
-                path = _train(place, lacking, table, rows, part, progress, before)
-                found |= dict.fromkeys(lacking, path)
+            done = (number + 1) * len(hypers) - len(lacking)
+            for some in _batches(lacking, table, len(sets) // len(inputs.taps)):
+                found |= dict.fromkeys(some, _train(place, some, table, rows, part, progress, done))
+                done += len(some)
             shelves.append(_shelf(part, found, hypers, lacking))
             progress.advance_to((number + 1) * len(hypers))
     identity = shelves_identity(inputs, sets, samples.identity, splits)
     list_shelves(artifacts.heads, identity, [Path(shelf.folder) for shelf in shelves])
     names = {grid.name: [head_key(hyper) for hyper in grid.hypers] for grid in grids}
     return Heads.model_construct(artifacts=artifacts.root, grids=names, shelves=shelves)
+
+
+def _batches(lacking: dict[str, Hyper], table: pd.DataFrame, views: int) -> Iterator[dict[str, Hyper]]:
+    """Cut heads into batches whose predictions of all samples fit in memory; most often there is one."""
+    each = BYTES_A_PREDICTION * views * len(table) * table.label.nunique()
+    most, keys = max(1, BYTES_AT_ONCE // each), list(lacking)
+    for first in range(0, len(keys), most):
+        yield {key: lacking[key] for key in keys[first : first + most]}
 
 
 def _shelf(part: Part, found: dict[str, Path], hypers: dict[str, Hyper], lacking: dict[str, Hyper]) -> Shelf:
@@ -110,6 +125,17 @@ class _Features:
         return picked
 
 
+def _check_fit(held: "np.ndarray | Stored", hypers: Iterable[Hyper]) -> None:
+    """Refuse heads that need their features in memory where there is no room; softmax streams them."""
+    others = {hyper.kind for hyper in hypers} - {Softmax.kind}
+    if others and not isinstance(held, np.ndarray):
+        rows, columns = held.shape
+        raise RequestError(
+            f"head {sorted(others)[0]!r}: {rows:,} rows of {columns:,} features do not fit in this machine's memory, "
+            'and only head "softmax" is trained from a stream; leave it out, or take fewer taps or views'
+        )
+
+
 def _train(
     place: Path,
     hypers: dict[str, Hyper],
@@ -126,7 +152,14 @@ def _train(
     classes = sorted(table.label.unique())
     labels = table.label.map({name: number for number, name in enumerate(classes)}).to_numpy()
     seen, views = ~part.test, len(features.sets) // features.taps
-    training = Rows(features.of(seen), labels[seen], table.weight.to_numpy()[seen], part.groups[seen], views)
+    if not table.weight[seen].sum() > 0:
+        raise RequestError(
+            f"split {part.spec.name!r}, seed {part.seed}: no training sample has a weight above zero; "
+            "weigh some, or split otherwise"
+        )
+    held = features.of(seen)
+    _check_fit(held, hypers.values())
+    training = Rows(held, labels[seen], table.weight.to_numpy()[seen], part.groups[seen], views)
     trained = train_heads(
         training,
         list(hypers.values()),
@@ -138,7 +171,10 @@ def _train(
     test_rows, train_rows = table.digest[part.test].tolist(), table.digest[seen].tolist()
     shared = {
         "classes": classes,
-        "sets": features.sets,
+        "sets": features.sets[: features.taps],
+        "views": views,
+        "train": len(train_rows),
+        "test": len(test_rows),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     return save_heads(

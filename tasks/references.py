@@ -25,6 +25,7 @@ class Samples(BaseModel, frozen=True):
         read: how many files had to be read for it.
         quarantine: the CSV file of those set aside: path, reason.
         quarantined: how many those are.
+        classes: the labels' names, sorted.
     """
 
     table: Path
@@ -34,6 +35,7 @@ class Samples(BaseModel, frozen=True):
     read: int
     quarantine: Path
     quarantined: int
+    classes: list[str]
 
 
 class Features(BaseModel, frozen=True):

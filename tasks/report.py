@@ -62,6 +62,7 @@ def write_report(
         "best": {
             "experiment": best["experiment"],
             "split": best["split"],
+            "inner_brier": best["inner_brier"],
             "metrics": _metrics(best),
             "heads": [_told_of(row, file) for row, file in zip(chosen, files, strict=True)],
         },
@@ -103,10 +104,20 @@ def _chosen(scores: Scores, best: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _told_of(row: Mapping[str, Any], head: HeadFile) -> dict[str, Any]:
-    """Spell a chosen head for `summary.json`: what it is, where it lies, and which features it takes."""
+    """Spell a chosen head for `summary.json`: what it is, where it lies, and which features it takes.
+
+    "seed" is the split's, "first_seed" that of a small network, as in results.csv.
+    """
     kind, hyper = head.story["hyper"]
     told = {name: row[name] for name in ("seed", "file", "key")}
-    return told | {"head": kind, **hyper, "sets": head.story["sets"], "classes": head.story["classes"]}
+    own = {"first_seed" if name == "seed" else name: value for name, value in hyper.items()}
+    return told | {
+        "head": kind,
+        **own,
+        "sets": head.story["sets"],
+        "views": head.story["views"],
+        "classes": head.story["classes"],
+    }
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:

@@ -70,4 +70,5 @@ def _store_table(
         read=read,
         quarantine=quarantine,
         quarantined=quarantined,
+        classes=sorted(set(table["label"]) - {""}),
     )

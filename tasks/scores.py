@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,17 @@ import pandas as pd
 from tasks.caching import cached_stage
 from tasks.core import versions
 from tasks.core.artifacts import HEADS
-from tasks.core.errors import RequestError
-from tasks.core.heads import HeadFile, load_heads
+from tasks.core.heads import HeadFile, load_heads, stories_in
 from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, draw_scores, mean_scores
 from tasks.core.operating import draw_operating, threshold_for
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_head, choose_name, columns, compare
 from tasks.core.tables import read_table
-from tasks.core.trials import labelled
 from tasks.core.wishes import Wish
 from tasks.references import Heads, Samples, Scores, Shelf
 
 FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature")
 INNER = ("inner_brier", "inner_log_loss", "inner_accuracy")
-SHOWN = 10
-"""Classes that a refusal names, if none is near to what was asked for."""
 
 
 def _identity(inputs: dict[str, Any]) -> object:
@@ -47,50 +42,26 @@ def score_all(
     wishes: tuple[Wish, ...],
     trained: list[Heads],
 ) -> Scores:
-    """Tell what the inner folds say of each head, and score those that they choose.
-
-    Raises:
-        RequestError: if an operating point is wanted of a class that the samples do not have.
-    """
+    """Tell what the inner folds say of each head, and score those that they choose."""
     table = read_table(samples.table)
-    check_wishes(wishes, sorted(labelled(table).label.unique()))
     result = Scores(splits=[], means=[], differences=[], operating=[])
     chosen: dict[str, dict[str, list[HeadFile]]] = {spec.name: {} for spec in splits}
     places: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in trained:
         for shelf in each.shelves:
-            heads = _loaded(shelf)
+            stories = _stories(shelf)
+            best = {name: keys[choose_head([stories[k] for k in keys])] for name, keys in each.grids.items()}
+            heads = _loaded(shelf, set(best.values()))
             for name, keys in each.grids.items():
-                best = choose_head([heads[key] for key in keys])
-                rows = [_row(name, shelf, key, heads[key]) for key in keys]
-                rows[best]["chosen"] = True
-                result.splits.extend(rows)
-                chosen[shelf.split].setdefault(name, []).append(heads[keys[best]])
-                places.setdefault((shelf.split, name), []).append(rows[best])
+                rows = {key: _row(name, shelf, key, stories[key]) for key in keys}
+                rows[best[name]]["chosen"] = True
+                result.splits.extend(rows.values())
+                chosen[shelf.split].setdefault(name, []).append(heads[best[name]])
+                places.setdefault((shelf.split, name), []).append(rows[best[name]])
     for spec in splits:
         draws = draw_groups(groups_of(table, spec).tolist())
         _score_split(result, spec.name, chosen[spec.name], places, table, draws, wishes)
     return result
-
-
-def check_wishes(wishes: Sequence[Wish], classes: Sequence[str]) -> None:
-    """Refuse wishes of classes that do not exist.
-
-    Args:
-        wishes: the operating points.
-        classes: sorted names.
-
-    Raises:
-        RequestError: if an operating point is wanted of a class that is not among them.
-    """
-    for wish in wishes:
-        if wish.column(classes) < 0:
-            known = get_close_matches(str(wish.label), classes) or classes[:SHOWN]
-            more = f" and {len(classes) - len(known)} more" if len(known) < len(classes) else ""
-            raise RequestError(
-                f"operating point: no sample is labelled {wish.label!r}; the classes are "
-                f"{', '.join(map(repr, known))}{more}; give one of them as its label, or none for the last by name"
-            )
 
 
 def _score_split(
@@ -118,19 +89,19 @@ def _score_split(
     result.differences.extend({"split": split} | row for row in compare(scored, best))
 
 
-def _row(name: str, shelf: Shelf, key: str, head: HeadFile) -> dict[str, Any]:
-    kind, hyper = head.story["hyper"]
+def _row(name: str, shelf: Shelf, key: str, story: Mapping[str, Any]) -> dict[str, Any]:
+    kind, hyper = story["hyper"]
     spelled = {field: "x".join(map(str, v)) if isinstance(v, list) else v for field, v in hyper.items()}
     return {
         "experiment": name,
         "split": shelf.split,
         "seed": shelf.seed,
         "head": kind,
-        **{f"{field}": value for field, value in spelled.items() if field != "seed"},
+        **{field: value for field, value in spelled.items() if field != "seed"},
         **({"first_seed": spelled["seed"]} if "seed" in spelled else {}),
-        "train": len(head.train_rows),
-        "test": len(head.test_rows),
-        **{fact: head.story.get(fact) for fact in (*FACTS, *INNER)},
+        "train": story["train"],
+        "test": story["test"],
+        **{fact: story.get(fact) for fact in (*FACTS, *INNER)},
         "key": key,
         "file": f"{HEADS}/{shelf.folder.name}/{shelf.files[shelf.heads[key]]}",
         "chosen": False,
@@ -174,14 +145,12 @@ def _operate(
             "at_least": wish.recall if wish.recall is not None else wish.precision,
             "thresholds": thresholds,
         }
-        if known := [t for t in thresholds if t is not None]:
-            drawn = [
-                draw_operating(part, draws, column, threshold)
-                for part, threshold in zip(parts, thresholds, strict=True)
-                if threshold is not None
-            ]
-            told |= {"threshold": float(np.mean(known)), **columns(mean_scores(drawn))}
-        rows.append(told)
+        drawn = [
+            draw_operating(part, draws, column, threshold)
+            for part, threshold in zip(parts, thresholds, strict=True)
+            if threshold is not None
+        ]
+        rows.append(told | (columns(mean_scores(drawn)) if drawn else {}))
     return rows
 
 
@@ -192,10 +161,19 @@ def _threshold(wish: Wish, column: int, file: HeadFile, table: pd.DataFrame) -> 
     return threshold_for(wish, column, part.log_proba, part.labels)
 
 
-def _loaded(shelf: Shelf) -> dict[str, HeadFile]:
+def _stories(shelf: Shelf) -> dict[str, dict[str, Any]]:
+    """Each head's story, from the file that the shelf names: after two runs at once another may hold it, too."""
+    files = [stories_in(path) for path in shelf.paths()]
+    return {key: files[number][key] for key, number in shelf.heads.items()}
+
+
+def _loaded(shelf: Shelf, keys: set[str]) -> dict[str, HeadFile]:
+    """Load some heads; of their files one is held at a time."""
     heads: dict[str, HeadFile] = {}
-    for path in shelf.paths():
-        heads |= load_heads(path)
+    for number, path in enumerate(shelf.paths()):
+        wanted = [key for key in keys if shelf.heads[key] == number]
+        found = load_heads(path) if wanted else {}
+        heads |= {key: found[key] for key in wanted}
     return heads
 
 

@@ -178,6 +178,17 @@ def keys_in(path: Path) -> list[str]:
         return [each["key"] for each in _told(file.read(min(size, end)))]
 
 
+def stories_in(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what a file tells of each of its heads, by their keys, and nothing else; not checked.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    with _reading(path), path.open("rb") as file:
+        told = _told(file.read(_header(file.read(8))))
+        return {each["key"]: each["story"] for each in told}
+
+
 def damage(path: Path) -> str:
     """Say what is wrong with a file of heads, or "" if it is whole or not there.
 

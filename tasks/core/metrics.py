@@ -102,7 +102,7 @@ def draw_groups(groups: Sequence[str], *, replicates: int = REPLICATES, seed: in
     shares, random = np.full(len(names), 1 / len(names)), np.random.default_rng(seed)
     # a byte will do: that one group of many is drawn 256 times does not happen
     counts = np.empty((len(names), replicates), dtype=np.uint8)
-    for block in _blocks(replicates, len(names)):
+    for block in replicate_blocks(replicates, len(names)):
         counts[:, block] = random.multinomial(len(names), shares, size=block.stop - block.start).T
     return Draws(counts, members)
 
@@ -129,7 +129,7 @@ def draw_scores(part: TestPart, draws: Draws) -> dict[str, Drawn]:
     sheet, groups = _sheet(part), np.unique(draws.members[part.rows])
     value = _value(sheet)
     drawn = np.empty((len(METRICS), draws.counts.shape[1]))
-    for block in _blocks(draws.counts.shape[1], len(part.rows)):
+    for block in replicate_blocks(draws.counts.shape[1], len(part.rows)):
         drawn[:, block] = _under(sheet, draws.times(part.rows, block))
     return {metric: Drawn(float(value[m]), drawn[m], groups) for m, metric in enumerate(METRICS)}
 
@@ -270,7 +270,7 @@ def _exact_interval(value: float, trials: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _blocks(replicates: int, rows: int) -> Iterator[slice]:
+def replicate_blocks(replicates: int, rows: int) -> Iterator[slice]:
     """Cut the replicates so that no more than `COUNTS_AT_ONCE` are held at once."""
     width = max(1, COUNTS_AT_ONCE // rows)
     for first in range(0, replicates, width):

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import expit
 
 from tasks.core.calibration import operating_point
-from tasks.core.metrics import Drawn, Draws, TestPart, margins
+from tasks.core.metrics import Drawn, Draws, TestPart, margins, replicate_blocks
 from tasks.core.ranking import ratio
 from tasks.core.wishes import Wish
 
@@ -41,7 +41,9 @@ def draw_operating(part: TestPart, draws: Draws, column: int, threshold: float) 
     called = expit(margins(part.log_proba)[:, column]) >= threshold
     counted = np.stack([called & true, true, called]).astype(np.float32)  # (3, n)
     once = counted.sum(axis=1, keepdims=True).astype(np.float64)
-    drawn = (counted @ draws.times(part.rows)).astype(np.float64)  # (3, B) whole numbers
+    blocks = replicate_blocks(draws.counts.shape[1], len(part.rows))
+    sums = [counted @ draws.times(part.rows, block) for block in blocks]
+    drawn = np.concatenate(sums, axis=1).astype(np.float64)  # (3, B) whole numbers
     return {
         name: Drawn(
             float(ratio(once[0], once[of])[0]),

@@ -5,22 +5,24 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tasks.core.heads import HeadFile
 from tasks.core.metrics import Drawn, differences, intervals
 
 ALL_PAIRS = 30
 """So many names are compared each with each; of more, each with the chosen one."""
 
 
-def choose_head(heads: Sequence[HeadFile]) -> int:
+def choose_head(stories: Sequence[Mapping[str, Any]]) -> int:
     """Number of the head with the lowest Brier score on the inner folds.
 
     Of equals the first; where no folds could be made, the middle one.
+
+    Args:
+        stories: what each head's file tells of it.
     """
-    scores = [head.story["inner_brier"] for head in heads]
+    scores = [story["inner_brier"] for story in stories]
     if None in scores:
-        return len(heads) // 2
-    return min(range(len(heads)), key=lambda number: _or_worst(scores[number]))
+        return len(scores) // 2
+    return min(range(len(scores)), key=lambda number: _or_worst(scores[number]))
 
 
 def choose_name(means: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

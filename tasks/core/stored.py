@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,10 @@ BYTES_A_NUMBER = 24
 """Training in memory holds a feature as stored, standardised in double precision, and turned in both."""
 SHARE = 1 / 3
 """Of the machine's memory that the features may take; larger ones are streamed."""
-ROWS_AT_ONCE = 1 << 15
+NUMBERS_AT_ONCE = 1 << 23
+"""Of a block that is streamed."""
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much of the machine's memory a container may have."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Stored:
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give all rows in order, some at a time."""
-        first = 0
+        first, most = 0, max(1, NUMBERS_AT_ONCE // max(1, self.shape[1]))
         for taps in self.views:
-            for parts in zip(*(blocks(held, self.digests, ROWS_AT_ONCE) for held in taps), strict=True):
+            for parts in zip(*(blocks(held, self.digests, most) for held in taps), strict=True):
                 rows = _beside(parts)
                 yield slice(first, first + len(rows)), rows
                 first += len(rows)
@@ -49,14 +53,21 @@ class Stored:
         return np.concatenate([_beside([load(held, self.digests) for held in taps]) for taps in self.views])
 
     def fits(self) -> bool:
-        """Whether there is memory for training on all rows at once; the same answer every time."""
+        """Whether there is memory for training on all rows at once; the same answer every time.
+
+        Fewer rows than features are held in any case: a stream would need the larger, square covariance.
+        """
         rows, columns = self.shape
-        return rows * columns * BYTES_A_NUMBER <= SHARE * machine_memory()
+        return rows < columns or rows * columns * BYTES_A_NUMBER <= SHARE * machine_memory()
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this machine has, or that its container may use."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(CGROUP.read_text()))
+    except (OSError, ValueError):  # no limit is spelled "max"
+        return whole
 
 
 def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:

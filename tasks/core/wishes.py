@@ -2,6 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from tasks.core.errors import RequestError
+
+SHOWN = 10
+"""Classes that a refusal names, if none is near to what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -23,3 +29,23 @@ class Wish:
         if self.label is None:
             return len(classes) - 1
         return list(classes).index(self.label) if self.label in classes else -1
+
+
+def check_wishes(wishes: Sequence[Wish], classes: Sequence[str]) -> None:
+    """Refuse wishes of classes that do not exist.
+
+    Args:
+        wishes: the operating points.
+        classes: sorted names.
+
+    Raises:
+        RequestError: if an operating point is wanted of a class that is not among them.
+    """
+    for wish in wishes:
+        if wish.column(classes) < 0:
+            known = get_close_matches(str(wish.label), classes) or classes[:SHOWN]
+            more = f" and {len(classes) - len(known)} more" if len(known) < len(classes) else ""
+            raise RequestError(
+                f"operating point: no sample is labelled {wish.label!r}; the classes are "
+                f"{', '.join(map(repr, known))}{more}; give one of them as its label, or none for the last by name"
+            )

@@ -18,7 +18,6 @@ from sklearn.preprocessing import StandardScaler
 from tasks.core import selection
 from tasks.core.calibration import SHARPEST, SMOOTHEST, scaled
 from tasks.core.fits import Fit, Folds
-from tasks.core.heads import HeadFile
 from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
 from tasks.core.linear import train_softmax
 from tasks.core.mlp import fit_mlp
@@ -61,7 +60,7 @@ def train(rows: Rows, hypers: Sequence[Hyper], *, classes: int = 3, seed: int = 
 
 
 def chosen(trained: Sequence[Trained]) -> int:
-    return choose_head([HeadFile(each.predictor, np.empty(0), [], None, [], each.facts) for each in trained])
+    return choose_head([each.facts for each in trained])
 
 
 def untempered(each: Trained) -> np.ndarray:

@@ -51,12 +51,12 @@ def some_parts(
 def test_the_head_with_the_lowest_inner_brier_is_chosen_the_first_of_equals(briers):
     known = [brier for brier in briers if not math.isnan(brier)]
     expected = briers.index(min(known)) if known else 0
-    assert choose_head([head_of(brier) for brier in briers]) == expected
+    assert choose_head([head_of(brier).story for brier in briers]) == expected
 
 
 @pytest.mark.parametrize(("heads", "middle"), [(1, 0), (2, 1), (3, 1), (4, 2)])
 def test_without_folds_the_middle_head_is_chosen(heads, middle):
-    assert choose_head([head_of(None)] * heads) == middle
+    assert choose_head([head_of(None).story] * heads) == middle
 
 
 # The choice of a name
@@ -73,7 +73,7 @@ def test_the_name_with_the_lowest_inner_brier_on_the_first_split_is_chosen():
 @given(BRIERS)
 def test_names_that_are_not_known_to_be_better_come_last(briers):
     means = [row_of(str(n), "s", None if math.isnan(b) else b) for n, b in enumerate(briers)]
-    expected = choose_head([head_of(brier) for brier in briers])
+    expected = choose_head([head_of(brier).story for brier in briers])
     assert choose_name(means)["experiment"] == str(expected)
 
 

@@ -76,7 +76,7 @@ def test_in_memory_and_in_blocks_rows_are_those_written(sets, views, rows, at_on
     given = source(sets, views, rows)
     told = expected(views, rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored, "ROWS_AT_ONCE", at_once)
+        patch.setattr(stored, "NUMBERS_AT_ONCE", at_once * given.shape[1])
         blocks = list(given.blocks())
     whole = given.in_memory()
     assert given.shape == told.shape == whole.shape
@@ -88,8 +88,8 @@ def test_in_memory_and_in_blocks_rows_are_those_written(sets, views, rows, at_on
 @pytest.mark.parametrize("at_once", [1, 4, N, N + 1])
 @pytest.mark.parametrize("views", [VIEWS[2], VIEWS[5]])
 def test_blocks_follow_each_other_and_no_block_is_larger_than_allowed(sets, views, at_once, monkeypatch):
-    monkeypatch.setattr(stored, "ROWS_AT_ONCE", at_once)
     given, start = source(sets, views, list(range(N))), 0
+    monkeypatch.setattr(stored, "NUMBERS_AT_ONCE", at_once * given.shape[1])
     for place, block in given.blocks():
         assert (place.start, place.stop - place.start) == (start, len(block))
         assert 0 < len(block) <= at_once

@@ -3,8 +3,7 @@
 import pytest
 
 from tasks.core.errors import RequestError
-from tasks.core.wishes import Wish
-from tasks.scores import check_wishes
+from tasks.core.wishes import Wish, check_wishes
 
 CLASSES = ["cat", "dog", "emu"]
 
