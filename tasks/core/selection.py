@@ -142,13 +142,12 @@ def _calibrated(fit: Fit, rows: Rows, labels: np.ndarray, weights: np.ndarray) -
         blank = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
         return Trained(fit.predictor, None, {**facts, **blank, "temperature": 1.0})
     warmth = temperature(fit.inner, labels, weights)
-    before = float(fit.facts.get("temperature") or 1.0)  # ridge scales its scores itself
     told = scaled(fit.inner, warmth).reshape(rows.views, len(rows.labels), -1)
     inner = mean_log_proba(list(told))  # (N, C)
     return Trained(
         fit.predictor.tempered(warmth),
         inner,
-        {**facts, **inner_scores(inner, rows.labels, rows.weights), "temperature": warmth * before},
+        {**facts, **inner_scores(inner, rows.labels, rows.weights), "temperature": warmth},
     )
 
 

@@ -140,8 +140,10 @@ def test_an_engine_of_another_machine_is_not_kept():
 
 
 def test_a_second_run_tries_nothing(memory: Memory):
-    choose(Workshop(), probe, CPU_ENGINES, 10**9, memory)
-    assert set(memory.recall()) == set(CPU_ENGINES)
+    first = Workshop()
+    choose(first, probe, CPU_ENGINES, 10**9, memory)
+    assert set(memory.recall()) == set(first.built)  # measured speeds decide which are worth a trial
+    assert len(first.built) > 1
     again = Workshop()
     engine = choose(again, probe, CPU_ENGINES, 10**9, memory)
     assert again.built == [engine.name]

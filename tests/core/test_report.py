@@ -227,8 +227,8 @@ def test_scores_that_are_read_back_are_told_as_the_fresh_ones():
     again = JSONSerializer().loads(JSONSerializer().dumps(fresh))
     for scores in (fresh, again):
         [mean] = scores.means
-        assert stage._metrics(mean)["accuracy"] == {"value": 0.5, "ci95": [0.5, 0.5]}
-        assert stage._metrics(mean)["log loss"] == UNKNOWN
+        assert stage._metrics(mean)["accuracy"] == {"value": 0.5, "ci95": [0.5, 0.5], "sd": None}
+        assert stage._metrics(mean)["log loss"] == UNKNOWN | {"sd": None}
         assert stage._operating(scores.operating[0])["precision"] == UNKNOWN
         told = {"value": -0.25, "ci95": [-0.5, -0.125], "real": True}
         assert stage._less_chosen(mean, "a", scores, "accuracy") == told

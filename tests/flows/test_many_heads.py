@@ -85,7 +85,7 @@ def test_features_that_do_not_fit_in_memory_give_the_same_heads(run, pictures, t
     study = study_of(pictures, experiments=experiments)
     held = pd.DataFrame(run(study).results())
     (tmp_path / "artifacts" / "heads").rename(tmp_path / "kept")
-    monkeypatch.setattr("tasks.core.stored.SHARE", 0.0)
+    monkeypatch.setattr("tasks.core.stored.Stored.fits", lambda stored: False)
     monkeypatch.setattr("tasks.core.stored.NUMBERS_AT_ONCE", 8000)
     monkeypatch.setattr("tasks.core.stored.load", None)  # nothing may be read at once
     done = run(study)
