@@ -29,10 +29,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.core.calibration import scaled, temperature
+from tasks.core.calibration import temperature
 from tasks.core.coordinates import standardisation
 from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Ridge
+from tasks.core.predictors import log_softmax
 from tasks.core.weights import class_weighted
 
 
@@ -47,10 +48,9 @@ def fit_ridge(
 ) -> list[Fit]:
     """Train one ridge head for each of several hyper-parameters.
 
-    Least squares gives scores, not probabilities: these are the softmax of the scores at the temperature
-    that suits the out-of-fold scores best, or the leave-one-out scores where there are no folds. The
-    temperature is among the fit's facts. Classes are balanced over all rows, whatever the fold, and then
-    the temperature suits the balanced rows.
+    Least squares gives scores, not probabilities: these are the softmax of the scores, at a temperature that
+    is found on the folds like that of any head (`tasks.core.selection`), or here by the leave-one-out scores
+    where there are no folds; it is among the fit's facts. Classes are balanced over all rows, whatever the fold.
 
     Args:
         features: (N, D) any float type.
@@ -133,10 +133,10 @@ def _fit_strengths(
     unseen = problem.without_folds(strengths, folds) if folds else problem.without_each(strengths)
     fits = []
     for strength, scores in zip(strengths, unseen, strict=True):
-        warmth = temperature(scores, labels, weights)
+        warmth = 1.0 if folds else temperature(scores, labels, weights)
         weight, bias = problem.solution(strength)
         predictor = standard.on_raw(weight / warmth, bias / warmth)
-        inner = scaled(scores, warmth) if folds else None
+        inner = log_softmax(scores) if folds else None
         fits.append(Fit(predictor, inner, facts={"temperature": warmth}))
     return fits
 

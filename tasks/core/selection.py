@@ -140,7 +140,7 @@ def _calibrated(fit: Fit, rows: Rows, labels: np.ndarray, weights: np.ndarray) -
     facts: dict[str, Fact] = {"converged": fit.converged, **fit.facts}
     if fit.inner is None:
         blank = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
-        return Trained(fit.predictor, None, {**facts, **blank, "temperature": 1.0})
+        return Trained(fit.predictor, None, {"temperature": 1.0, **facts, **blank})
     warmth = temperature(fit.inner, labels, weights)
     told = scaled(fit.inner, warmth).reshape(rows.views, len(rows.labels), -1)
     inner = mean_log_proba(list(told))  # (N, C)

@@ -341,10 +341,10 @@ def test_too_few_samples_for_folds_take_the_middle_head(hypers, labels, groups, 
     rows = Rows(features, np.array(labels), np.array(weights, dtype=float), np.array(groups))
     trained = train(rows, hypers, classes=2)
     assert chosen(trained) == len(hypers) // 2
-    for each in trained:
+    for hyper, each in zip(hypers, trained, strict=True):
         assert each.inner is None
         assert [each.facts[f"inner_{name}"] for name in ("brier", "log_loss", "accuracy")] == [None] * 3
-        assert each.facts["temperature"] == 1
+        assert each.facts["temperature"] == 1 or isinstance(hyper, Ridge)  # which leaves rows out one by one
         assert np.isfinite(each.predictor.log_proba(features)).all()
 
 
