@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import flows
-from flows.study import STRENGTHS, Study, load_study
+from flows.settings import STRENGTHS
+from flows.study import Study, load_study
 from tasks.core.backbones import find_backbone
 from tasks.core.errors import RequestError
 from tasks.core.hyper import Centroid, Mlp, Neighbours, Ridge, Softmax
