@@ -172,26 +172,6 @@ def operating_point(
     return OperatingPoint(float(thresholds[at]), float(recalls[at]), float(precisions[at]))
 
 
-def at_threshold(
-    margin: np.ndarray, truth: np.ndarray, weights: np.ndarray, threshold: float
-) -> tuple[float, float]:
-    """Recall and precision where class 1 is called at a threshold of its probability.
-
-    Args:
-        margin: (N,) log odds of class 1.
-        truth: (N,) bool.
-        weights: (N,) at least zero.
-        threshold: a row is called where its probability is at least this.
-
-    Returns:
-        Recall, NaN without true rows, and precision, NaN without called rows.
-    """
-    called = expit(margin) >= threshold
-    hits = float(weights @ (called & truth))
-    true, found = float(weights @ truth), float(weights @ called)
-    return (hits / true if true else math.nan, hits / found if found else math.nan)
-
-
 def _curve(
     margin: np.ndarray, truth: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ from scipy.special import expit, log_softmax, logit
 from tasks.core.calibration import (
     SHARPEST,
     SMOOTHEST,
-    at_threshold,
     expected_calibration_error,
     operating_point,
     reliability,
@@ -252,23 +251,13 @@ def test_a_wanted_precision_is_had_at_the_lowest_threshold_that_reaches_it(rows,
 def test_a_point_gives_at_its_threshold_what_it_promises(rows, wish, of):
     found = operating_point(*columns(rows), **{of: wish})
     if found is not None:
-        assert at_threshold(*columns(rows), found.threshold) == pytest.approx((found.recall, found.precision))
-
-
-@settings(max_examples=100, deadline=None)
-@given(ROWS, st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]))
-def test_recall_and_precision_at_a_threshold_are_those_of_a_count(rows, threshold):
-    found, true, hits = 0.0, 0.0, 0.0
-    for margin, truth, weight in rows:
-        is_called = 1 / (1 + math.exp(-margin)) >= threshold
-        found, true, hits = (
-            found + weight * is_called,
-            true + weight * truth,
-            hits + weight * (is_called and truth),
+        called = [expit(margin) >= found.threshold for margin, _, _ in rows]
+        hits = sum(
+            weight for (_, truth, weight), is_called in zip(rows, called, strict=True) if truth and is_called
         )
-    recall, precision = at_threshold(*columns(rows), threshold)
-    assert recall == pytest.approx(hits / true if true else math.nan, nan_ok=True)
-    assert precision == pytest.approx(hits / found if found else math.nan, nan_ok=True)
+        assert hits == pytest.approx(found.recall * sum(weight for _, truth, weight in rows if truth))
+        said = sum(weight for (_, _, weight), is_called in zip(rows, called, strict=True) if is_called)
+        assert hits == pytest.approx(found.precision * said)
 
 
 def test_rows_that_share_a_probability_are_called_together():
