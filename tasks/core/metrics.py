@@ -107,19 +107,6 @@ def draw_groups(groups: Sequence[str], *, replicates: int = REPLICATES, seed: in
     return Draws(counts, members)
 
 
-def score(parts: Sequence[TestPart], draws: Draws) -> dict[str, Score]:
-    """Score one experiment: each metric's mean over its splits, with an interval.
-
-    Args:
-        parts: one for each split.
-        draws: of the groups of the table of all samples.
-
-    Returns:
-        metric -> score, for each of `METRICS`.
-    """
-    return intervals(mean_scores([draw_scores(part, draws) for part in parts]))
-
-
 def draw_scores(part: TestPart, draws: Draws) -> dict[str, Drawn]:
     """Score one part, and score it again under each replicate.
 

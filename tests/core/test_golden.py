@@ -26,7 +26,7 @@ from tasks.core.engine import run_prefix
 from tasks.core.engines import build
 from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
 from tasks.core.media import ImageSpec, pixels
-from tasks.core.metrics import TestPart, draw_groups, score
+from tasks.core.metrics import TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.networks import freeze, load_network
 from tasks.core.selection import Rows, said_of, train_heads
 from tasks.core.taps import Tap
@@ -485,7 +485,7 @@ def scorer() -> Numbers:
     return {
         f"{case}: {metric}": [found.value, found.low, found.high]
         for case, given in (("some right", parts), ("all right", right))
-        for metric, found in score(given, draws).items()
+        for metric, found in intervals(mean_scores([draw_scores(part, draws) for part in given])).items()
     }
 
 
