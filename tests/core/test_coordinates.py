@@ -1,13 +1,12 @@
 """Standardised rows in an orthonormal basis: the same from memory and from a stream, nothing lost on the way."""
 
-import weakref
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import Blocks
 from sklearn.preprocessing import StandardScaler
 
 from tasks.core.coordinates import (
@@ -19,28 +18,6 @@ from tasks.core.coordinates import (
     coordinates,
     standardisation,
 )
-
-
-class Blocks:
-    """Rows handed out some at a time, each time anew; notes how many of its blocks anyone holds at once."""
-
-    def __init__(self, features: np.ndarray, ends: Sequence[int]) -> None:
-        self._features, self._edges = features, [0, *ends, len(features)]
-        self.shape = features.shape
-        self.held, self.most_held = 0, 0
-
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for first, end in zip(self._edges[:-1], self._edges[1:], strict=True):
-            yield slice(first, end), self._handed(self._features[first:end].copy())
-
-    def _handed(self, block: np.ndarray) -> np.ndarray:
-        self.held += 1
-        self.most_held = max(self.most_held, self.held)
-        weakref.finalize(block, self._dropped)
-        return block
-
-    def _dropped(self) -> None:
-        self.held -= 1
 
 
 def rows_of(N: int, D: int, seed: int = 0, offset: float = 5.0) -> tuple[np.ndarray, np.ndarray]:

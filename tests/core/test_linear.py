@@ -1,6 +1,5 @@
 """Convex heads: the optimum is reached, and it is the optimum that other roads lead to."""
 
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import Blocks, noisy_classes
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -39,13 +39,7 @@ class Problem:
 
 
 def problem(rows: int, columns: int, classes: int, seed: int = 0, noise: float = 1.0) -> Problem:
-    """Noisy classes on features of very different scales and offsets, every class with some rows."""
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, rows - classes)])
-    centres = rng.normal(size=(classes, columns))
-    features = centres[labels] + noise * rng.normal(size=(rows, columns))
-    features = features * 10 ** rng.uniform(-2, 2, columns) + rng.normal(size=columns) * 5
-    return Problem(features, labels, rng.uniform(0.2, 3, rows), classes)
+    return Problem(*noisy_classes(rows, columns, classes, seed, noise), classes)
 
 
 def standardised(given: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -871,27 +865,6 @@ def test_held_out_rows_change_nothing_but_the_standardisation():
 
 
 # Rows that are streamed
-
-
-class Blocks:
-    """Rows handed out some at a time, each time anew; notes how many of its blocks anyone holds at once."""
-
-    def __init__(self, features: np.ndarray, ends: Sequence[int]) -> None:
-        self._features, self._edges, self.shape = features, [0, *ends, len(features)], features.shape
-        self.held, self.most_held = 0, 0
-
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for first, end in zip(self._edges[:-1], self._edges[1:], strict=True):
-            yield slice(first, end), self._handed(self._features[first:end].copy())
-
-    def _handed(self, block: np.ndarray) -> np.ndarray:
-        self.held += 1
-        self.most_held = max(self.most_held, self.held)
-        weakref.finalize(block, self._dropped)
-        return block
-
-    def _dropped(self) -> None:
-        self.held -= 1
 
 
 def far_from_zero(features: np.ndarray, dtype: str) -> np.ndarray:

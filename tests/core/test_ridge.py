@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import noisy_classes
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.linear_model import Ridge as Reference
@@ -39,12 +40,7 @@ class Problem:
 
 
 def problem(rows: int, columns: int, classes: int, seed: int = 0) -> Problem:
-    """Noisy classes on features of very different scales and offsets, every class with some rows."""
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, rows - classes)])
-    features = rng.normal(size=(classes, columns))[labels] + rng.normal(size=(rows, columns))
-    features = features * 10 ** rng.uniform(-2, 2, columns) + rng.normal(size=columns) * 5
-    return Problem(features, labels, rng.uniform(0.2, 3, rows), classes)
+    return Problem(*noisy_classes(rows, columns, classes, seed), classes)
 
 
 def some_folds(rows: int, number: int, seed: int = 0) -> Folds:
