@@ -1,6 +1,8 @@
 """Stage 3: experiments that see the same features are trained together, a head each for every split."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,19 +112,24 @@ class _Features:
 
     def __init__(self, sets: list[str], taps: int, digests: np.ndarray, artifacts: Artifacts) -> None:
         self.sets, self.taps, self.digests, self.artifacts = sets, taps, digests, artifacts
-        self._whole: np.ndarray | None = None
 
     def of(self, rows: np.ndarray) -> "np.ndarray | Stored":
         """The rows where a mask is true, (V * n, D), or a source of them where they do not fit in memory."""
+        if not self._stored.fits():
+            return replace(self._stored, digests=tuple(self.digests[rows]))
+        picked: np.ndarray = self._held[np.tile(rows, len(self._stored.views))]
+        return picked
+
+    @cached_property
+    def _stored(self) -> Stored:
         seen = self.artifacts.seen("shard")
         each = [holdings(self.artifacts.features / name, seen) for name in self.sets]
         views = tuple(tuple(each[start : start + self.taps]) for start in range(0, len(each), self.taps))
-        if not Stored(views, tuple(self.digests)).fits():
-            return Stored(views, tuple(self.digests[rows]))
-        if self._whole is None:
-            self._whole = Stored(views, tuple(self.digests)).in_memory()
-        picked: np.ndarray = self._whole[np.tile(rows, len(views))]
-        return picked
+        return Stored(views, tuple(self.digests))
+
+    @cached_property
+    def _held(self) -> np.ndarray:
+        return self._stored.in_memory()
 
 
 def _check_fit(held: "np.ndarray | Stored", hypers: Iterable[Hyper]) -> None:

@@ -2,7 +2,7 @@
 
 ReLU, dropout, AdamW, and the weighted mean of softmax cross entropy, on standardised features. For each fold
 a network is trained on the other rows until its log loss on the fold has not fallen for PATIENCE epochs; its
-best state speaks for the fold, which flatters a little, since the fold found the epoch. The network that is
+best state speaks for the fold, which flatters, since the fold found the epoch. The network that is
 kept is trained on all rows, for the median of the best epochs.
 
 Networks that agree in shape, seed and training rows see the same batches and are trained side by side

@@ -1,6 +1,5 @@
 """Standardised rows in an orthonormal basis: the same from memory and from a stream, nothing lost on the way."""
 
-
 import numpy as np
 import pytest
 import torch
