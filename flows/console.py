@@ -41,7 +41,7 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
     console.print(_choice(summary["best"]))
     for line in (*_differences(summary), *_operating(summary)):
         console.print(line)
-    console.print(_what_ran(summary))
+    console.print(what_ran(summary))
     console.print(f"report: {place / 'report.html'}")
 
 
@@ -104,7 +104,8 @@ def _points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
 
 
-def _what_ran(summary: dict[str, Any]) -> str:
+def what_ran(summary: dict[str, Any]) -> str:
+    """Say in one line what was run and what was reused."""
     samples, experiments = summary["samples"], summary["experiments"]
     if not samples["extracted"] and not experiments["trained"]:
         return f"everything was reused: {samples['total']:,} samples, {experiments['total']} heads"

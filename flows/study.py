@@ -6,8 +6,9 @@ Reading a study imports neither Prefect nor torch, so a wrong one is refused at 
 import re
 import tomllib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -47,6 +48,7 @@ class Study(Table):
     )
     operating_points: tuple[OperatingPointSettings, ...] = ()
     references: tuple[Reference, ...] = ()
+    tracking: Literal["none", "mlflow"] = "none"
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -160,11 +162,20 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
         study = Study.model_validate(_from_here(fields, path.parent))
     except ValidationError as error:
         raise RequestError(f"{path}: {_first(error)}") from None
-    _check(study)
+    check_study(study)
     return study
 
 
-def _check(study: Study) -> None:
+def check_study(study: Study) -> None:
+    """Refuse a study whose backbones or data are not there, as far as that is known at once.
+
+    Raises:
+        RequestError: one line that says what is wrong and what to do.
+    """
+    if study.tracking == "mlflow" and find_spec("mlflow") is None:
+        raise RequestError(
+            "tracking = \"mlflow\": MLflow is not installed; pip install 'headstart[mlflow]', or leave tracking out"
+        )
     for name in study.used_backbones():
         study.backbone(name)
     source = study.source()

@@ -4,19 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.exceptions import CancelledRun
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
 
+from flows.console import what_ran
+from flows.server import report_link
 from flows.stages import Stages
-from flows.study import Study
+from flows.study import Study, check_study
 from tasks.copies import find_copies
 from tasks.core.artifacts import Artifacts
 from tasks.core.trials import name_of, together
 from tasks.core.wishes import check_wishes
+from tasks.curve import learning_curve
 from tasks.features import extract
 from tasks.heads import train
-from tasks.references import Features, Heads, Samples
+from tasks.publish import publish
+from tasks.references import Curve, Features, Heads, Samples
 from tasks.report import write_report
 from tasks.samples import read_samples, set_aside
 from tasks.scores import score_all
+from tasks.tracking import track
 
 
 @flow(name="transfer", flow_run_name="{study.name}", persist_result=False)
@@ -31,10 +39,41 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
         What `summary.json` holds.
 
     Raises:
-        RequestError: if the data are not fit for the study.
+        RequestError: if the study or its data are not fit for a run.
+        CancelledRun: if somebody cancelled the run.
     """
-    here, stages, splits = Artifacts(artifacts), Stages(Artifacts(artifacts).results), study.split_specs()
+    check_study(study)
+    with Stages(study.name, planned(study), Artifacts(artifacts).results) as stages:
+        try:
+            summary = _run(study, Artifacts(artifacts), stages)
+        except CancelledRun as wish:
+            return Cancelled(message=str(wish))  # type: ignore[return-value] # Prefect takes a state for the run's own
+    name = "Unchanged" if is_unchanged(summary) else "Completed"
+    return Completed(name=name, message=what_ran(summary), data=summary)  # type: ignore[return-value]
 
+
+def planned(study: Study) -> list[str]:
+    """Name the stages of a run, in order."""
+    return [
+        "samples",
+        *(f"features {name}" for name in study.used_backbones()),
+        *(f"train {name_of(some)}" for some in together(study.grids())),
+        "scores",
+        "learning curve",
+        "near copies",
+        "report",
+        "publish",
+        *(["tracking"] if study.tracking == "mlflow" else []),
+    ]
+
+
+def is_unchanged(summary: dict[str, Any]) -> bool:
+    """Whether a run found everything done."""
+    return not (summary["samples"]["extracted"] or summary["experiments"]["trained"])
+
+
+def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
+    splits = study.split_specs()
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
     check_wishes(study.wishes(), samples.classes)
     samples, features = _extract(study, samples, stages, here)
@@ -53,12 +92,36 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
         for some in together(study.grids())
     ]
     scores = stages.run("scores", score_all, study.name, samples, splits, study.wishes(), trained)
+    curve: Curve = stages.run(
+        "learning curve",
+        learning_curve,
+        study.name,
+        samples,
+        features,
+        study.grids(),
+        splits,
+        scores,
+        _headline(study),
+        here,
+    )
     seen = study.grids()[0].inputs
     copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
     story = _story(study, samples, features, trained, stages)
     summary: dict[str, Any] = stages.run(
-        "report", write_report, study.name, samples, trained, scores, copies, story, here
+        "report",
+        write_report,
+        study.name,
+        samples,
+        trained,
+        scores,
+        copies,
+        story,
+        here,
+        curve.as_summary(),
     )
+    stages.run("publish", publish, study.name, summary, report_link(here.study(study.name)))
+    if study.tracking == "mlflow":
+        summary = stages.run("tracking", track, study.name, tuple(study.grids()), scores, summary, here)
     return summary
 
 
@@ -93,8 +156,9 @@ def _story(
         if not stages.was_cached(f"train {name_of(some)}")
     )
     return {
+        "run": flow_run.id or "",
         "target": study.data.target,
-        "headline": "weighted accuracy" if study.data.weight else "accuracy",
+        "headline": _headline(study),
         "samples": {
             "total": samples.total,
             "extracted": extracted,
@@ -107,3 +171,8 @@ def _story(
         "references": [reference.model_dump() for reference in study.references],
         "features": {name: each.sets for name, each in features.items()},
     }
+
+
+def _headline(study: Study) -> str:
+    """The score that is told first."""
+    return "weighted accuracy" if study.data.weight else "accuracy"

@@ -1,23 +1,31 @@
-"""How Prefect knows that a stage need not run: a key made of content alone.
+"""What makes a function a stage: how Prefect knows that it need not run, tries it again, and stops it.
 
 Prefect's own policies hash a task's arguments and its own source; neither tells whether the files
 behind the arguments or the code behind the task are the same. A stage here names what decides its
 result, in plain values, and its code's version.
 """
 
+import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
-from prefect.cache_policies import CachePolicy
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.states import Cancelled as CancelledState
 
 from tasks.core.digest import digest_value
+from tasks.core.errors import Cancelled, may_pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Identity = Callable[[dict[str, Any]], object]
+
+TRY_AGAIN_AFTER = [5, 20, 60]
+"""Seconds before each further try of a stage that a share or a server did not answer."""
 
 
 @dataclass
@@ -39,20 +47,57 @@ class ByContent(CachePolicy):
         return f"{self.stage}-{digest_value(self.identity(inputs))}"
 
 
-def cached_stage(name: str, run_name: str, identity: Identity) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a function a Prefect task that is answered from the cache while its identity stays the same.
+def stage(name: str, identity: Identity | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a Prefect task.
 
-    Its result is kept as JSON; a reference that refuses to be read back (`tasks.references`) is a miss.
+    With an identity it is answered from the cache while that stays the same. Its result is kept as JSON; a
+    reference that refuses to be read back (`tasks.references`) is a miss. What may pass is tried again, and
+    a run that is cancelled ends as such.
 
     Args:
         name: the stage, and the first part of its key.
-        run_name: a template over the task's arguments, as the UI shows it.
-        identity: from the task's arguments by name to the plain values that decide its result.
+        identity: from the task's arguments by name to the plain values that decide its result; None for
+            a stage that always runs.
     """
-    return task(
-        name=name,
-        task_run_name=run_name,
-        cache_policy=ByContent(stage=name, identity=identity),
-        persist_result=True,
-        result_serializer="json",
-    )
+    kept: dict[str, Any] = {"cache_policy": NO_CACHE}
+    if identity is not None:
+        policy = ByContent(stage=name, identity=identity)
+        kept = {"cache_policy": policy, "persist_result": True, "result_serializer": "json"}
+
+    def make(work: Callable[P, R]) -> Task[P, R]:
+        decorate = task(
+            name=name,
+            retries=len(TRY_AGAIN_AFTER),
+            retry_delay_seconds=cast(list[float], TRY_AGAIN_AFTER),
+            retry_condition_fn=_try_again,
+            **kept,
+        )
+        return decorate(_cancellable(work))
+
+    return make
+
+
+def _try_again(stage: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except Exception as error:
+        again = may_pass(error)
+        if again and run.run_count <= len(TRY_AGAIN_AFTER):
+            wait = TRY_AGAIN_AFTER[run.run_count - 1]
+            print(f"  {error}; trying again in {wait} s", file=sys.stderr, flush=True)
+        return again
+    return False
+
+
+def _cancellable(work: Callable[P, R]) -> Callable[P, R]:
+    """Let work that was cancelled end in the state of that name."""
+
+    @functools.wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return work(*args, **kwargs)
+        except Cancelled as wish:
+            state: State[R] = CancelledState(message=str(wish))
+            return cast(R, state)  # Prefect takes a returned state for the task's own
+
+    return run

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.caching import cached_stage
+from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.copies import MOST_ROWS, near_copies
@@ -17,7 +17,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     return [versions.COPIES, inputs["samples"].rows, _set(inputs["seen"], inputs["features"])]
 
 
-@cached_stage("copies", "{study}: look for near copies", _identity)
+@stage("copies", _identity)
 def find_copies(
     study: str, samples: Samples, features: Features, seen: Inputs, artifacts: Artifacts
 ) -> Copies:

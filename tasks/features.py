@@ -1,10 +1,10 @@
 """Stage 2: the frozen prefix of a backbone runs once for each sample; its taps are kept."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tasks.caching import cached_stage
+from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
@@ -12,6 +12,7 @@ from tasks.core.passes import Passes
 from tasks.core.recipes import Recipe
 from tasks.core.tables import read_table
 from tasks.core.taps import CENTRE, spell
+from tasks.limits import gpu_slot
 from tasks.progress import Progress
 from tasks.references import Features, Samples
 
@@ -22,7 +23,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     return [versions.EXTRACTOR, inputs["samples"].rows, fingerprint, inputs["recipe"].identity()]
 
 
-@cached_stage("features", "{study}: features of {backbone.name}", _identity)
+@stage("features", _identity)
 def extract(
     study: str, samples: Samples, backbone: Backbone, recipe: Recipe, artifacts: Artifacts
 ) -> Features:
@@ -37,7 +38,8 @@ def extract(
     table = read_table(samples.table)
     places = dict(zip(table["digest"], table["path"], strict=True))
     passes = Passes(backbone, recipe, artifacts, places, show)
-    sets = {view: passes.fill(view) for view in recipe.views}
+    with nullcontext() if passes.is_done() else gpu_slot():
+        sets = {view: passes.fill(view) for view in recipe.views}
     return Features.model_construct(  # checked just now
         artifacts=artifacts.root,
         sets={spell(each.tap, view): each.folder.name for view in sets for each in sets[view]},

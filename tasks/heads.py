@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.caching import cached_stage
+from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.errors import RequestError
@@ -45,7 +45,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     ]
 
 
-@cached_stage("heads", "{study}: train {what}", _identity)
+@stage("heads", _identity)
 def train(
     study: str,
     what: str,

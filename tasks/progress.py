@@ -6,17 +6,24 @@ from types import TracebackType
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
+
+from tasks.core.errors import Cancelled
 
 EVERY = 1.0
 """Seconds between two updates of a terminal line or a Prefect artifact."""
+
+EVERY_LOOK = 2.0
+"""Seconds between two looks whether somebody has cancelled the run."""
 
 EVERY_LINE = 10.0
 """Seconds between two lines where the output is no terminal, or a log."""
 
 
 class Progress:
-    """Counts items of known number.
+    """Counts items of known number, and ends the work if the run was cancelled in the UI meanwhile.
 
     Args:
         what: names the work in the terminal and in the UI, such as "solar: forward".
@@ -25,7 +32,7 @@ class Progress:
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.started = self.shown = self.logged = time.monotonic()
+        self.started = self.shown = self.logged = self.looked = time.monotonic()
         self.artifact: UUID | None = None
 
     def __enter__(self) -> "Progress":
@@ -41,7 +48,11 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def advance_to(self, done: int) -> None:
-        """Say how many items are done by now."""
+        """Say how many items are done by now.
+
+        Raises:
+            Cancelled: if somebody has cancelled the run.
+        """
         self.done = done
         now = time.monotonic()
         if now - self.shown >= EVERY:
@@ -49,6 +60,9 @@ class Progress:
             self._publish()
             if sys.stderr.isatty():
                 print(f"\r\x1b[K  {self}", end="", file=sys.stderr, flush=True)
+        if now - self.looked >= EVERY_LOOK:
+            self.looked = now
+            stop_if_cancelled()
         if now - self.logged >= EVERY_LINE:
             self.logged = now
             get_run_logger().info(str(self))
@@ -64,6 +78,23 @@ class Progress:
     def _publish(self) -> None:
         percent = 100.0 * self.done / max(self.total, 1)
         if self.artifact is None:
-            self.artifact = create_progress_artifact(progress=percent, description=self.what)  # type: ignore[assignment]
+            self.artifact = create_progress_artifact(progress=percent, description=str(self))  # type: ignore[assignment]
         else:
-            update_progress_artifact(self.artifact, progress=percent)
+            update_progress_artifact(self.artifact, progress=percent, description=str(self))
+
+
+def stop_if_cancelled() -> None:
+    """Ask the server whether somebody has cancelled this run.
+
+    A run that a `headstart serve` or a worker started is ended by that; one that a user started by hand is
+    not known to either, and ends itself.
+
+    Raises:
+        Cancelled: if so.
+    """
+    context = TaskRunContext.get()
+    if context is None or context.task_run.flow_run_id is None:
+        return
+    state = get_client(sync_client=True).read_flow_run(context.task_run.flow_run_id).state
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        raise Cancelled("cancelled; what is done is kept, the next run goes on from there")

@@ -128,12 +128,14 @@ class Scores(BaseModel, frozen=True):
         means: one row for each name and split: the mean over the seeds of what was chosen for each.
         differences: one row for each two names, split and metric: the first less the second.
         operating: one row for each name, split and operating point.
+        classes: one row for each class: the chosen name's scores of it on the split it was chosen on.
     """
 
     splits: list[dict[str, Any]]
     means: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     operating: list[dict[str, Any]]
+    classes: list[dict[str, Any]]
 
 
 class Copies(BaseModel, frozen=True):
@@ -146,3 +148,40 @@ class Copies(BaseModel, frozen=True):
 
     pairs: list[tuple[str, str, float]]
     searched: bool = True
+
+
+class Point(BaseModel, frozen=True):
+    """A point of a learning curve.
+
+    Attributes:
+        share: of each training part.
+        train: how many samples that is, the mean over the seeds.
+        value: the score that heads trained on so many have on the test parts, None where it cannot be had,
+            and
+        ci95: its 95 % interval.
+    """
+
+    share: float
+    train: float
+    value: float | None
+    ci95: list[float | None]
+
+
+class Curve(BaseModel, frozen=True):
+    """How the chosen experiment's score grows with the training samples; small enough to be the result itself.
+
+    Attributes:
+        experiment: its name.
+        split: the one that it was chosen on.
+        metric: what is scored.
+        points: from the smallest share to all; none where no smaller share can be trained on.
+    """
+
+    experiment: str
+    split: str
+    metric: str
+    points: list[Point]
+
+    def as_summary(self) -> dict[str, Any] | None:
+        """Spell it for `summary.json`; None where there is nothing to tell."""
+        return self.model_dump() if self.points else None

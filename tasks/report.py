@@ -1,40 +1,53 @@
 """Stage 5: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
 
 import json
-import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from prefect import task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
+from tasks.caching import stage
 from tasks.core.artifacts import Artifacts
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
-from tasks.core.heads import HeadFile, load_heads
-from tasks.core.metrics import METRICS
-from tasks.core.report import (
-    PAIRS,
-    Confusion,
-    calibration_of,
-    confusion,
+from tasks.core.heads import load_heads
+from tasks.core.history import append_run
+from tasks.core.label_errors import suspected_errors
+from tasks.core.pictures import (
+    Album,
+    list_suspects,
+    most_unsure,
     most_wrong,
-    render,
     show_pairs,
+    show_suspects,
 )
+from tasks.core.provenance import made_with
+from tasks.core.report import calibration_of, confusion, render
+from tasks.core.said import of_test_rows, of_unseen_rows
 from tasks.core.standings import choose_name
+from tasks.core.summary import (
+    class_of,
+    copies_of,
+    head_of,
+    history_row,
+    label_errors_of,
+    less_chosen,
+    metrics_of,
+    operating_of,
+)
 from tasks.core.tables import read_table, write_table
 from tasks.references import Copies, Heads, Samples, Scores, Shelf
 
 DIFFERENCES = ("split", "first", "second", "metric", "difference", "low", "high", "real")
+RUNS = 100
+"""So many of the last runs are told in the summary; history.csv has them all."""
 VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
 
 
-@task(name="report", task_run_name="{study}: report", cache_policy=NO_CACHE)
+@stage("report")
 def write_report(
     study: str,
     samples: Samples,
@@ -43,8 +56,9 @@ def write_report(
     copies: Copies,
     story: dict[str, Any],
     artifacts: Artifacts,
+    curve: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `results.csv`, `summary.json` and `report.html`; return the summary."""
+    """Write `results.csv`, `summary.json`, `report.html` and what they name; return the summary."""
     place, table = artifacts.study(study), read_table(samples.table)
     parted = _parted(copies, trained[0], table)
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
@@ -52,6 +66,10 @@ def write_report(
     best = choose_name(scores.means)
     chosen = _chosen(scores, best)
     files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in chosen]
+    said = of_unseen_rows(files, table)
+    suspects = list_suspects(said, suspected_errors(said.labels, said.proba))
+    write_table(place / "label_errors.csv", suspects)
+    made = _made(story, artifacts)
     summary = {
         "study": study,
         "target": story["target"],
@@ -63,8 +81,8 @@ def write_report(
             "experiment": best["experiment"],
             "split": best["split"],
             "inner_brier": best["inner_brier"],
-            "metrics": _metrics(best),
-            "heads": [_told_of(row, file) for row, file in zip(chosen, files, strict=True)],
+            "metrics": metrics_of(best),
+            "heads": [head_of(row, file) for row, file in zip(chosen, files, strict=True)],
         },
         "verdict": None,
         "scores": [
@@ -72,28 +90,38 @@ def write_report(
                 "experiment": row["experiment"],
                 "split": row["split"],
                 "seeds": row["seeds"],
-                "metrics": _metrics(row),
-                "less_chosen": _less_chosen(row, best["experiment"], scores, story["headline"]),
+                "metrics": metrics_of(row),
+                "less_chosen": less_chosen(row, best["experiment"], scores.differences, story["headline"]),
             }
             for row in scores.means
         ],
+        "classes": [class_of(row) for row in scores.classes],
+        "learning_curve": curve,
         "calibration": calibration_of(files, table),
-        "operating_points": [_operating(row) for row in scores.operating],
-        "near_copies": [_told(split, found, table) for split, found in parted.items()]
+        "operating_points": [operating_of(row) for row in scores.operating],
+        "label_errors": label_errors_of(suspects, len(said.digests)),
+        "near_copies": [copies_of(split, found, table) for split, found in parted.items()]
         if copies.searched
         else None,
+        "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
         "notes": story["notes"],
         "references": story["references"],
         "features": story["features"],
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": made["versions"],
+        "made": made,
     }
     write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
-    matrix: Confusion = confusion(files, table)
-    listed = read_table(samples.quarantine)
-    quarantine = list(zip(listed.path, listed.reason, strict=True))
-    twins = {split: show_pairs(found.pairs, table) for split, found in parted.items() if found.pairs}
-    write_text(place / "report.html", render(summary, matrix, most_wrong(files, table), quarantine, twins))
-    create_table_artifact(_leaderboard(summary), key=_artifact_key(study), description=f"{study}: scores")
+    listed, album, test = read_table(samples.quarantine), Album(), of_test_rows(files, table)
+    page = render(
+        summary,
+        confusion(files, table),
+        most_wrong(test, album),
+        list(zip(listed.path, listed.reason, strict=True)),
+        {split: show_pairs(found.pairs, table, album) for split, found in parted.items() if found.pairs},
+        most_unsure(test, album),
+        show_suspects(suspects, album),
+    )
+    write_text(place / "report.html", page)
     return summary
 
 
@@ -103,21 +131,10 @@ def _chosen(scores: Scores, best: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
 
 
-def _told_of(row: Mapping[str, Any], head: HeadFile) -> dict[str, Any]:
-    """Spell a chosen head for `summary.json`: what it is, where it lies, and which features it takes.
-
-    "seed" is the split's, "first_seed" that of a small network, as in results.csv.
-    """
-    kind, hyper = head.story["hyper"]
-    told = {name: row[name] for name in ("seed", "file", "key")}
-    own = {"first_seed" if name == "seed" else name: value for name, value in hyper.items()}
-    return told | {
-        "head": kind,
-        **own,
-        "sets": head.story["sets"],
-        "views": head.story["views"],
-        "classes": head.story["classes"],
-    }
+def _made(story: Mapping[str, Any], artifacts: Artifacts) -> dict[str, Any]:
+    """When, where and with what this run was made."""
+    sets = [name for each in story["features"].values() for name in each.values()]
+    return made_with(sets, artifacts, {name: version(name) for name in VERSIONS}, Path(__file__))
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:
@@ -132,73 +149,3 @@ def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Stra
 
 def _test_rows(shelf: Shelf) -> list[str]:
     return next(iter(load_heads(shelf.paths()[0]).values())).test_rows
-
-
-def _told(split: str, found: Straddling, table: pd.DataFrame) -> dict[str, Any]:
-    """Spell a split's near copies for `summary.json`, the first pairs by their files."""
-    path = dict(zip(table.digest, table.path, strict=True))
-    return {
-        "split": split,
-        "count": found.count,
-        "share": found.share,
-        "pairs": [
-            {"test": path[pair.first], "train": path[pair.second], "similarity": round(pair.similarity, 4)}
-            for pair in found.pairs[:PAIRS]
-        ],
-    }
-
-
-def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell a row's scores as {name: {value, ci95, sd}}; sd is over the seeds, None with one."""
-    spelled = {}
-    for metric in METRICS:
-        name = metric.replace(" ", "_")
-        spelled[metric] = {
-            "value": _number(row[name]),
-            "ci95": [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])],
-            "sd": _number(row.get(f"{name}_sd")),
-        }
-    return spelled
-
-
-def _less_chosen(row: dict[str, Any], chosen: str, scores: Scores, metric: str) -> dict[str, Any] | None:
-    """How far an experiment's headline score lies from the chosen one's; None for the chosen itself."""
-    for each in scores.differences:
-        pair = {each["first"], each["second"]}
-        if (each["split"], each["metric"]) == (row["split"], metric) and pair == {row["experiment"], chosen}:
-            sign = 1 if each["first"] == row["experiment"] else -1
-            value, low, high = (_number(each[name]) for name in ("difference", "low", "high"))
-            if value is None or low is None or high is None:
-                return {"value": None, "ci95": [None, None], "real": False}
-            return {"value": sign * value, "ci95": sorted([sign * low, sign * high]), "real": each["real"]}
-    return None
-
-
-def _operating(row: dict[str, Any]) -> dict[str, Any]:
-    """Spell an operating point for `summary.json`; without a threshold where the inner folds found none."""
-    told = {name: row[name] for name in ("experiment", "split", "class", "wanted", "at_least", "thresholds")}
-    for name in ("recall", "precision"):
-        if name in row:
-            ends = [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])]
-            told[name] = {"value": _number(row[name]), "ci95": ends}
-    return told
-
-
-def _number(value: float | None) -> float | None:
-    """JSON knows no NaN; scores that Prefect read back have None in its place."""
-    return None if value is None or math.isnan(value) else value
-
-
-def _leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"experiment": row["experiment"], "split": row["split"]}
-        | {name: found["value"] and round(found["value"], 4) for name, found in row["metrics"].items()}
-        for row in summary["scores"]
-    ]
-
-
-def _artifact_key(study: str) -> str:
-    """Prefect's artifact keys are lower-case letters, digits and dashes."""
-    return "scores-" + "".join(
-        letter if letter.isascii() and letter.isalnum() else "-" for letter in study.lower()
-    )

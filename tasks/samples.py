@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
+from tasks.caching import stage
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_value
+from tasks.core.errors import check_place
 from tasks.core.manifest import list_samples, locate
 from tasks.core.samples import Source, assemble, check_enough, examine, table_identity
 from tasks.core.tables import read_table, write_table
@@ -15,13 +15,15 @@ from tasks.progress import Progress
 from tasks.references import Samples
 
 
-@task(name="samples", task_run_name="{study}: read samples", cache_policy=NO_CACHE)
+@stage("samples")
 def read_samples(study: str, source: Source, artifacts: Artifacts) -> Samples:
     """List, digest and check the samples; files unchanged since the last run are not read.
 
     Raises:
         RequestError: if there are too few usable samples. The quarantine list is written before.
+        Unreachable: if the data folder does not answer, or is empty.
     """
+    check_place(source.root)
     frame = list_samples(source.place, source.columns.names())
     places, problems = locate(frame["path"].tolist(), source.root)
     with Progress(f"{study}: read samples", len(places)) as progress:
@@ -33,7 +35,7 @@ def read_samples(study: str, source: Source, artifacts: Artifacts) -> Samples:
     return _store_table(table, listed, quarantined=len(quarantine), read=read, artifacts=artifacts)
 
 
-@task(name="set-aside", task_run_name="{study}: set samples aside", cache_policy=NO_CACHE)
+@stage("set-aside")
 def set_aside(
     study: str, samples: Samples, failed: dict[str, str], source: Source, artifacts: Artifacts
 ) -> Samples:

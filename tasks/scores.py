@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.caching import cached_stage
+from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import HEADS
+from tasks.core.class_scores import draw_classes
 from tasks.core.heads import HeadFile, load_heads, stories_in
 from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, draw_scores, mean_scores
 from tasks.core.operating import draw_operating, threshold_for
@@ -34,7 +35,7 @@ def _identity(inputs: dict[str, Any]) -> object:
     ]
 
 
-@cached_stage("scores", "{study}: score", _identity)
+@stage("scores", _identity)
 def score_all(
     study: str,
     samples: Samples,
@@ -44,7 +45,7 @@ def score_all(
 ) -> Scores:
     """Tell what the inner folds say of each head, and score those that they choose."""
     table = read_table(samples.table)
-    result = Scores(splits=[], means=[], differences=[], operating=[])
+    result = Scores(splits=[], means=[], differences=[], operating=[], classes=[])
     chosen: dict[str, dict[str, list[HeadFile]]] = {spec.name: {} for spec in splits}
     places: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in trained:
@@ -85,8 +86,10 @@ def _score_split(
         result.operating.extend(
             {"experiment": name, "split": split} | row for row in _operate(files, parts, table, draws, wishes)
         )
-    best = choose_name(result.means)["experiment"]
-    result.differences.extend({"split": split} | row for row in compare(scored, best))
+    best = choose_name(result.means)
+    result.differences.extend({"split": split} | row for row in compare(scored, best["experiment"]))
+    if best["split"] == split:
+        result.classes.extend(_by_class(chosen[best["experiment"]], table, draws))
 
 
 def _row(name: str, shelf: Shelf, key: str, story: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +128,17 @@ def _mean_row(
         "inner_brier": float(np.mean(inner)) if inner else None,
         **spread,
     }
+
+
+def _by_class(files: Sequence[HeadFile], table: pd.DataFrame, draws: Draws) -> list[dict[str, Any]]:
+    """Score each class by itself, as the mean over the seeds; "test" is how many samples a seed tests of it."""
+    parts = [_part(file.log_proba, file.test_rows, file, table) for file in files]
+    drawn = [draw_classes(part, draws) for part in parts]
+    return [
+        {"class": name, "test": float(np.mean([(part.labels == number).sum() for part in parts]))}
+        | columns(mean_scores([each[number] for each in drawn]))
+        for number, name in enumerate(files[0].story["classes"])
+    ]
 
 
 def _operate(

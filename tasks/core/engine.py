@@ -20,7 +20,7 @@ from tasks.core.choice import Memory, attempt, choose
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engines import CPU_ENGINES, Engine, Unavailable, build, torch_forward
-from tasks.core.errors import RequestError
+from tasks.core.errors import RequestError, check_reachable
 from tasks.core.extraction import Batch
 from tasks.core.gpu import cuda_engine
 from tasks.core.media import ImageSpec, MediaError, pixels
@@ -166,4 +166,5 @@ def _read(digest: str, path: Path, spec: ImageSpec, view: str) -> np.ndarray | s
     except MediaError as error:
         return str(error)
     except OSError as error:
+        check_reachable(path, error)
         return f"cannot be read ({error.strerror or error})"

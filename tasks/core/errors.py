@@ -1,4 +1,9 @@
-"""The two ways in which a run can end early, each with one line for the user."""
+"""The ways in which a run can end early, each with one line for the user."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class HeadstartError(Exception):
@@ -11,3 +16,68 @@ class RequestError(HeadstartError, ValueError):
 
 class StoreError(HeadstartError, OSError):
     """A stored file is not what its name promises: lost, damaged, or of another make."""
+
+
+class Unreachable(HeadstartError, OSError):  # noqa: N818 - a state of the world, which may pass
+    """A place is not to be had just now, such as a share that is gone for a minute; trying again may help."""
+
+
+class Cancelled(HeadstartError):  # noqa: N818 - somebody's wish
+    """Somebody asked the run to stop; what is done is kept."""
+
+
+PASSING = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+"""What a file system says of a share that does not answer; never of one bad file."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: a share or a server did not answer."""
+    return isinstance(error, Unreachable) or (isinstance(error, OSError) and error.errno in PASSING)
+
+
+def check_reachable(path: Path, error: OSError) -> None:
+    """Tell a file that cannot be read from a place that is gone.
+
+    Args:
+        path: the file.
+        error: what reading it gave.
+
+    Raises:
+        Unreachable: if its folder cannot be listed either, or the file system does not answer.
+    """
+    if may_pass(error) or not any(_listed(path.parent)):
+        reason = error.strerror or str(error)
+        raise Unreachable(f"{path.parent}: cannot be reached ({reason}, {path.name}); is its share there?")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a data folder that is not there, or an empty one, which is what an unmounted share looks like.
+
+    Raises:
+        Unreachable: if it holds nothing.
+    """
+    if not any(_listed(folder)):
+        raise Unreachable(f"{folder}: cannot be reached, or is empty; is its share mounted?")
+
+
+def _listed(folder: Path) -> Iterator[bool]:
+    """Yield True for each thing in a folder; nothing if it cannot be listed."""
+    try:
+        with os.scandir(folder) as found:
+            for _ in found:
+                yield True
+    except OSError:
+        return

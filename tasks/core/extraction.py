@@ -15,6 +15,7 @@ import numpy as np
 
 from tasks.core.claims import POLL, Claims
 from tasks.core.digest import StatCache
+from tasks.core.errors import Cancelled, Unreachable
 from tasks.core.store import (
     Holdings,
     as_stored,
@@ -157,9 +158,11 @@ class Extraction:
         try:
             while todo:
                 self._fill_once(todo, run, lambda left: progress(max(0, total - left)))
-                todo = self._wait(list(wanted))  # all: a shard may have been lost meanwhile
+                # all: a shard may have been lost meanwhile
+                todo = self._wait(list(wanted), lambda left: progress(max(0, total - left)))
         except BaseException as error:
-            if not isinstance(error, Exception):  # somebody stops the run: keep what is done
+            # Somebody stops the run, or it is tried again: keep what is done.
+            if not isinstance(error, Exception) or isinstance(error, Cancelled | Unreachable):
                 self._flush()
             raise
         finally:
@@ -189,10 +192,11 @@ class Extraction:
             self.claims.release(digest for digest in mine if digest not in lacking)  # others were faster
             yield from (digest for digest in mine if digest in lacking)
 
-    def _wait(self, todo: list[str]) -> list[str]:
+    def _wait(self, todo: list[str], progress: Callable[[int], None]) -> list[str]:
         """Return what is still missing; wait as long as others have all of it in hand."""
         while True:
             todo = self.missing(todo)
+            progress(len(todo))
             free = self.claims.take(todo, 1)
             self.claims.release(free)
             if free or not todo:

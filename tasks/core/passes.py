@@ -72,6 +72,10 @@ class Passes:
         claims = self._claims(view)
         return [refresh_view(self._open(tap, view), claims, self._seen) for tap in taps]
 
+    def is_done(self) -> bool:
+        """Whether every row of the recipe is there."""
+        return not any(self._lacking(taps, view) for view, taps in self.recipe.views.items())
+
     @cached_property
     def network(self) -> "nn.Module":
         """The backbone's network, loaded when first needed."""

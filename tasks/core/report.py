@@ -1,7 +1,5 @@
-"""One HTML file for people: scores, confusion, the most wrong samples, what ran and what was reused."""
+"""One HTML file for people: scores, how they came about, samples to look at, what ran and what was reused."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +11,16 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from tasks.core.calibration import expected_calibration_error, reliability, scaled
-from tasks.core.copies import NearCopy
+from tasks.core.charts import curve_plot, dot, history_plot, strip_axis
 from tasks.core.heads import HeadFile
-from tasks.core.media import MediaError, decode
+from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
+from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
+from tasks.core.readings import read_curve, read_drift, told_time
 
-PICTURES = 24
-PAIRS = 8
-"""Near copies that are shown of each split."""
-PICTURE_SIDE = 160  # pixels
 UNKNOWN = "–"
+NARROW = "\u202f"
+"""A space at which no line is broken."""
 
 
 @dataclass(frozen=True)
@@ -43,36 +41,6 @@ class Confusion:
         return shares
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """A sample that the heads got most wrong.
-
-    Attributes:
-        path: its file.
-        label: what it is said to be.
-        called: what the heads say.
-        chance: probability that they give the label, averaged over the splits that tested it.
-        picture: a data URI, or "" where the file cannot be shown.
-    """
-
-    path: str
-    label: str
-    called: str
-    chance: float
-    picture: str
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Two near copies on either side of a split: files, similarity, and pictures as in `Wrong`."""
-
-    test: str
-    train: str
-    similarity: float
-    test_picture: str
-    train_picture: str
-
-
 def confusion(files: Sequence[HeadFile], table: pd.DataFrame) -> Confusion:
     """Count true against called classes over the test parts of an experiment's splits."""
     classes: list[str] = files[0].story["classes"]
@@ -82,29 +50,6 @@ def confusion(files: Sequence[HeadFile], table: pd.DataFrame) -> Confusion:
         true = [classes.index(labels[digest]) for digest in file.test_rows]
         np.add.at(counts, (true, file.log_proba.argmax(axis=1)), 1 / len(files))
     return Confusion(classes, counts)
-
-
-def most_wrong(files: Sequence[HeadFile], table: pd.DataFrame) -> list[Wrong]:
-    """List the samples to whose label the heads give the least probability, the worst first."""
-    known = table.set_index("digest")
-    classes: list[str] = files[0].story["classes"]
-    said: dict[str, list[np.ndarray]] = {}
-    for file in files:
-        for digest, log_proba in zip(file.test_rows, file.log_proba, strict=True):
-            said.setdefault(digest, []).append(np.exp(log_proba))
-    mean = {digest: np.mean(each, axis=0) for digest, each in said.items()}
-    chance = {digest: float(p[classes.index(known.label[digest])]) for digest, p in mean.items()}
-    wrong = [digest for digest, p in mean.items() if classes[int(p.argmax())] != known.label[digest]]
-    return [
-        Wrong(
-            path=known.path[digest],
-            label=known.label[digest],
-            called=classes[int(mean[digest].argmax())],
-            chance=chance[digest],
-            picture=_thumbnail(Path(known.path[digest])),
-        )
-        for digest in sorted(wrong, key=lambda digest: (chance[digest], digest))[:PICTURES]
-    ]
 
 
 def calibration_of(files: Sequence[HeadFile], table: pd.DataFrame) -> dict[str, Any]:
@@ -139,27 +84,14 @@ def calibration_of(files: Sequence[HeadFile], table: pd.DataFrame) -> dict[str, 
     }
 
 
-def show_pairs(pairs: Sequence[NearCopy], table: pd.DataFrame) -> list[Twins]:
-    """Show the first pairs of near copies, test sample and training sample."""
-    path = dict(zip(table.digest, table.path, strict=True))
-    return [
-        Twins(
-            test=path[pair.first],
-            train=path[pair.second],
-            similarity=pair.similarity,
-            test_picture=_thumbnail(Path(path[pair.first])),
-            train_picture=_thumbnail(Path(path[pair.second])),
-        )
-        for pair in pairs[:PAIRS]
-    ]
-
-
 def render(
     summary: dict[str, Any],
     matrix: Confusion,
     wrong: Sequence[Wrong],
     quarantine: Sequence[tuple[str, str]],
     twins: Mapping[str, Sequence[Twins]],
+    unsure: Sequence[Unsure] = (),
+    suspects: Sequence[Suspect] = (),
 ) -> str:
     """Fill in the page; one file, no link leads out of it.
 
@@ -169,9 +101,14 @@ def render(
         wrong: its most wrong samples.
         quarantine: path and reason.
         twins: split -> near copies on either side of it, for splits that part any.
+        unsure: the samples that the chosen experiment is most unsure of.
+        suspects: the first of the suspected label errors.
     """
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"percent": _percent, "points": _points, "told": _told}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "told": _told, "tick": _tick}
+    environment.filters |= {"name": _name, "time": told_time}
     environment.tests["known"] = _known
     page = environment.get_template("report.html.j2").render(
         summary=summary,
@@ -180,12 +117,31 @@ def render(
         wrong=wrong,
         quarantine=quarantine,
         twins=twins,
+        unsure=unsure,
+        suspects=suspects,
+        **_drawings(summary),
     )
     return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
 
 
+def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
+    """Where the page's lines and dots lie, and what they say."""
+    headline, curve = summary["headline"], summary.get("learning_curve")
+    history = summary.get("history", [])
+    others = [each["value"] for each in summary["references"] if each["metric"] == headline]
+    plot = curve_plot(curve["points"]) if curve else None
+    return {
+        "strip_axis": strip_axis([row["metrics"][headline] for row in summary["scores"]], others),
+        "dot": dot,
+        "curve": plot,
+        "curve_says": read_curve(curve) if curve and plot else "",
+        "past": history_plot(alike(history)),
+        "drift": read_drift(history),
+    }
+
+
 def _percent(share: float | None) -> str:
-    return f"{100 * share:.1f} %" if _known(share) else UNKNOWN
+    return f"{100 * share:.1f}{NARROW}%" if _known(share) else UNKNOWN
 
 
 def _points(difference: float | None) -> str:
@@ -200,16 +156,15 @@ def _told(score: float | None, metric: str) -> str:
     return f"{score:.3f}" if metric in LOWER_IS_BETTER else f"{100 * score:.1f}"
 
 
+def _tick(number: float, metric: str) -> str:
+    """A round number beside an axis."""
+    return f"{number:.6g}" if metric in LOWER_IS_BETTER else f"{100 * number:.6g}{NARROW}%"
+
+
+def _name(path: str) -> str:
+    """Tell a file by its folder and its own name."""
+    return "/".join(path.split("/")[-2:])
+
+
 def _known(score: float | None) -> TypeGuard[float]:
     return score is not None and not math.isnan(score)
-
-
-def _thumbnail(path: Path) -> str:
-    try:
-        image = decode(path.read_bytes())
-    except (OSError, MediaError):
-        return ""
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -15,7 +15,7 @@ import pandas as pd
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.digest import Stamp, StatCache, digest_bytes, digest_value
-from tasks.core.errors import RequestError
+from tasks.core.errors import RequestError, check_reachable, may_pass
 from tasks.core.media import MediaError, decode
 from tasks.core.tables import readable, told
 
@@ -246,6 +246,8 @@ def _not_a_file(path: str) -> str:
     try:
         found = Path(path).stat()
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            check_reachable(Path(path), error)
         return f"no such file ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(found.st_mode):
         return "a folder, not a file"
@@ -258,6 +260,7 @@ def _read(path: str) -> Examined:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
+        check_reachable(Path(path), error)
         return Examined("", f"cannot be read ({error.strerror or error})")
     try:
         decode(data)

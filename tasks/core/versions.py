@@ -12,8 +12,11 @@ EXTRACTOR = 1
 TRAINER = 2
 """Rows, labels and hyper-parameters -> a head."""
 
-SCORER = 2
+SCORER = 3
 """Predictions -> scores and intervals."""
 
 COPIES = 1
 """Rows -> pairs of near copies."""
+
+CURVE = 1
+"""A training part -> nested shares of it, and which of them are learnt from."""

@@ -19,7 +19,9 @@ from torch import nn
 
 from tasks.core import versions
 from tasks.core.backbones import find_backbone
+from tasks.core.class_scores import draw_classes
 from tasks.core.copies import near_copies
+from tasks.core.curve import Known, Lesson, shorter
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engine import run_prefix
@@ -453,7 +455,7 @@ def test_heads_are_those_of_their_version():
 # Predictions -> scores and intervals
 
 SCORER: dict[int, Numbers] = {
-    2: {
+    3: {
         "some right: weighted accuracy": [0.6469594594594594, 0.5372862871021757, 0.7539487727760535],
         "some right: accuracy": [0.6166666666666667, 0.49776907001044934, 0.7274113247863248],
         "some right: balanced accuracy": [0.6308760683760684, 0.5002051767676767, 0.7437719456469457],
@@ -464,6 +466,10 @@ SCORER: dict[int, Numbers] = {
         "all right: balanced accuracy": [1.0, 0.8146980318621477, 1.0],
         "all right: average precision": [0.9957611832611832, 0.9861047979195913, 1.0],
         "all right: log loss": [0.6573968140743908, 0.6133231284952094, 0.7082123671133052],
+        "last class: precision": [0.4807692307692308, 0.25, 0.6650042625745948],
+        "last class: recall": [0.7083333333333333, 0.41666666666666663, 0.9166666666666667],
+        "last class: F1": [0.5727272727272728, 0.30552156177156176, 0.7340097402597402],
+        "last class: average precision": [0.5787090026512111, 0.3431464916964372, 0.79003390116351],
     },
 }
 
@@ -482,10 +488,15 @@ def scorer() -> Numbers:
     right = [
         TestPart(part.rows, part.log_proba.argmax(axis=1), part.weights, part.log_proba) for part in parts
     ]
+    cases = {
+        "some right": mean_scores([draw_scores(part, draws) for part in parts]),
+        "all right": mean_scores([draw_scores(part, draws) for part in right]),
+        "last class": mean_scores([draw_classes(part, draws)[-1] for part in parts]),
+    }
     return {
         f"{case}: {metric}": [found.value, found.low, found.high]
-        for case, given in (("some right", parts), ("all right", right))
-        for metric, found in intervals(mean_scores([draw_scores(part, draws) for part in given])).items()
+        for case, drawn in cases.items()
+        for metric, found in intervals(drawn).items()
     }
 
 
@@ -529,6 +540,37 @@ def test_near_copies_are_those_of_their_version():
     check("COPIES", COPIES, copies(), 1e-5)
 
 
+# A training part -> nested shares of it
+
+CURVE: dict[int, Numbers] = {
+    1: {
+        "singles: 0.125": "3 9 28 34 40 50 58",
+        "singles: 0.25": "2 3 9 26 28 34 39 40 41 50 58",
+        "singles: 0.5": "2 3 9 14 17 20 26 28 32 33 34 39 40 41 46 50 52 56 57 58",
+        "groups: 0.125": "4 5 26 27 56 57",
+        "groups: 0.25": "4 5 26 27 28 29 52 53 56 57",
+        "groups: 0.5": "4 5 26 27 28 29 32 33 34 35 38 39 40 41 52 53 56 57",
+    },
+}
+
+
+def curve() -> Numbers:
+    """Two thirds of a table of three classes, each sample a group of its own, and in groups of two."""
+    rows = np.arange(60)
+    known = Known(rows * 5 % 7 % 3, np.where(rows % 11 == 0, 0.0, 1.0), rows.astype(str))
+    found = {}
+    for case, members in (("singles", 1), ("groups", 2)):
+        groups = np.array([f"g{row // members}" for row in rows])
+        lesson = Lesson(Centroid(), rows // 2 % 3 > 0, rows // 2 % 3 == 0, seed=1)
+        for share, [cut] in shorter(replace(known, groups=groups), [lesson]).items():
+            found[f"{case}: {share}"] = " ".join(map(str, np.flatnonzero(cut.taken)))
+    return found
+
+
+def test_shares_are_those_of_their_version():
+    check("CURVE", CURVE, curve(), 0)
+
+
 # The guard itself
 
 
@@ -546,4 +588,4 @@ def test_other_numbers_or_another_version_are_told(monkeypatch):
 
 def test_every_version_is_guarded():
     constants = {name for name in vars(versions) if name.isupper()}
-    assert constants == {"MEDIA", "EXTRACTOR", "TRAINER", "SCORER", "COPIES"}
+    assert constants == {"MEDIA", "EXTRACTOR", "TRAINER", "SCORER", "COPIES", "CURVE"}

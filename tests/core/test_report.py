@@ -1,13 +1,10 @@
 """The report: one page that stands alone, shows what was counted, and trusts no name."""
 
-import base64
-import io
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from math import nan
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,63 +12,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from prefect.serializers import JSONSerializer
+from said_heads import CLASSES, head_of, random_study
 from sklearn.metrics import confusion_matrix
 
-from tasks import report as stage
-from tasks.core.copies import NearCopy
-from tasks.core.heads import HeadFile
+from tasks.core.class_scores import CLASS_METRICS
+from tasks.core.history import COLUMNS
 from tasks.core.metrics import METRICS
-from tasks.core.predictors import Linear, log_softmax
-from tasks.core.report import (
-    PAIRS,
-    PICTURE_SIDE,
-    PICTURES,
-    Confusion,
-    Twins,
-    Wrong,
-    calibration_of,
-    confusion,
-    most_wrong,
-    render,
-    show_pairs,
-)
+from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
+from tasks.core.predictors import log_softmax
+from tasks.core.report import Confusion, calibration_of, confusion, render
+from tasks.core.summary import class_of, history_row, label_errors_of, less_chosen, metrics_of, operating_of
 from tasks.references import Scores
-
-CLASSES = ["cat", "dog", "emu"]
-
-
-def table_of(labels: list[str], folder: Path = Path("/data")) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "digest": [f"{row:040x}" for row in range(len(labels))],
-            "path": [str(folder / f"{row}.png") for row in range(len(labels))],
-            "label": labels,
-        }
-    )
-
-
-def head_of(rows: list[int], proba: np.ndarray, temperature: float = 1.0) -> HeadFile:
-    return HeadFile(
-        predictor=Linear(np.zeros((3, 1)), np.zeros(3)),
-        log_proba=np.log(proba),
-        test_rows=[f"{row:040x}" for row in rows],
-        inner=None,
-        train_rows=[],
-        story={"classes": CLASSES, "temperature": temperature},
-    )
-
-
-def random_study(seed: int, splits: int = 3, n: int = 40) -> tuple[list[HeadFile], pd.DataFrame]:
-    rng = np.random.default_rng(seed)
-    table = table_of(rng.choice(CLASSES, n).tolist())
-    heads = []
-    for _ in range(splits):
-        rows = rng.choice(n, rng.integers(5, n), replace=False).tolist()
-        heads.append(head_of(rows, rng.dirichlet(np.ones(3), len(rows))))
-    return heads, table
-
 
 # Confusion
 
@@ -100,70 +52,6 @@ def test_confusion_is_scikit_learns_averaged_over_the_splits(seed, splits):
 def test_shares_sum_to_one_and_a_class_without_rows_has_none():
     shares = Confusion(CLASSES, np.array([[3.0, 1, 0], [0, 0, 0], [1, 1, 2]])).shares()
     np.testing.assert_allclose(shares, [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
-
-
-# Most wrong
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6))
-def test_the_most_wrong_come_first_and_only_wrong_ones_are_listed(seed):
-    heads, table = random_study(seed)
-    said: dict[str, list[np.ndarray]] = {}
-    for head in heads:
-        for digest, row in zip(head.test_rows, np.exp(head.log_proba), strict=True):
-            said.setdefault(digest, []).append(row)
-    expected = []
-    for digest, path, label in table.itertuples(index=False):
-        if digest in said:
-            proba = sum(said[digest]) / len(said[digest])
-            if CLASSES[proba.argmax()] != label:
-                expected.append((proba[CLASSES.index(label)], path, label, CLASSES[proba.argmax()]))
-    expected = sorted(expected)[:PICTURES]
-    found = most_wrong(heads, table)
-    assert [(item.path, item.label, item.called) for item in found] == [item[1:] for item in expected]
-    np.testing.assert_allclose([item.chance for item in found], [item[0] for item in expected])
-
-
-def test_the_list_is_cut_off():
-    n = 3 * PICTURES
-    heads = [head_of(list(range(n)), np.tile([0.1, 0.8, 0.1], (n, 1)))]
-    assert len(most_wrong(heads, table_of(["cat"] * n))) == PICTURES
-
-
-def test_samples_that_are_called_right_are_not_listed():
-    assert most_wrong([head_of([0, 1], np.array([[0.4, 0.3, 0.3]] * 2))], table_of(["cat", "cat"])) == []
-
-
-def test_pictures_are_shown_small_and_their_proportions_kept(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "0.png")
-    [item] = most_wrong([head_of([0], np.array([[0.1, 0.8, 0.1]]))], table_of(["cat"], tmp_path))
-    start, data = item.picture.split(",")
-    assert start == "data:image/jpeg;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (PICTURE_SIDE, PICTURE_SIDE // 2)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no picture"])
-def test_a_picture_that_cannot_be_shown_is_left_out(content, tmp_path):
-    if content is not None:
-        (tmp_path / "0.png").write_bytes(content)
-    [item] = most_wrong([head_of([0], np.array([[0.1, 0.8, 0.1]]))], table_of(["cat"], tmp_path))
-    assert item.picture == ""
-
-
-def test_pairs_are_shown_side_by_side_and_their_list_is_cut_off(tmp_path):
-    table = table_of(["cat"] * (2 * PAIRS + 2), tmp_path)
-    for row in (0, 1):
-        Image.new("RGB", (4, 4), "red").save(tmp_path / f"{row}.png")
-    digests = table.digest.tolist()
-    pairs = [NearCopy(digests[2 * n], digests[2 * n + 1], 0.9) for n in range(PAIRS + 1)]
-    shown = show_pairs(pairs, table)
-    assert len(shown) == PAIRS
-    assert (shown[0].test, shown[0].train) == (str(tmp_path / "0.png"), str(tmp_path / "1.png"))
-    assert shown[0].test_picture.startswith("data:")
-    assert shown[0].train_picture.startswith("data:")
-    assert (shown[1].test_picture, shown[1].train_picture) == ("", "")
 
 
 # Calibration
@@ -223,18 +111,25 @@ def test_scores_that_are_read_back_are_told_as_the_fresh_ones():
         pair | {"metric": "accuracy", "difference": 0.25, "low": 0.125, "high": 0.5, "real": True},
         pair | {"metric": "log loss", "difference": nan, "low": nan, "high": nan},
     ]
-    fresh = Scores(splits=[], means=[row], differences=differences, operating=[row])
+    kind = {"class": "c", "test": 2.5} | {
+        f"{name.replace(' ', '_')}{end}": nan if name == "precision" else 0.5
+        for name in CLASS_METRICS
+        for end in ("", "_low", "_high")
+    }
+    fresh = Scores(splits=[], means=[row], differences=differences, operating=[row], classes=[kind])
     again = JSONSerializer().loads(JSONSerializer().dumps(fresh))
     for scores in (fresh, again):
         [mean] = scores.means
-        assert stage._metrics(mean)["accuracy"] == {"value": 0.5, "ci95": [0.5, 0.5], "sd": None}
-        assert stage._metrics(mean)["log loss"] == UNKNOWN | {"sd": None}
-        assert stage._operating(scores.operating[0])["precision"] == UNKNOWN
+        assert metrics_of(mean)["accuracy"] == {"value": 0.5, "ci95": [0.5, 0.5], "sd": None}
+        assert metrics_of(mean)["log loss"] == UNKNOWN | {"sd": None}
+        assert operating_of(scores.operating[0])["precision"] == UNKNOWN
+        assert class_of(scores.classes[0])["precision"] == UNKNOWN
+        assert class_of(scores.classes[0])["F1"] == {"value": 0.5, "ci95": [0.5, 0.5]}
         told = {"value": -0.25, "ci95": [-0.5, -0.125], "real": True}
-        assert stage._less_chosen(mean, "a", scores, "accuracy") == told
-        assert stage._less_chosen(mean, "a", scores, "log loss") == UNKNOWN | {"real": False}
-        assert stage._less_chosen(mean, "b", scores, "accuracy") is None
-        assert stage._less_chosen(mean | {"split": "t"}, "a", scores, "accuracy") is None
+        assert less_chosen(mean, "a", scores.differences, "accuracy") == told
+        assert less_chosen(mean, "a", scores.differences, "log loss") == UNKNOWN | {"real": False}
+        assert less_chosen(mean, "b", scores.differences, "accuracy") is None
+        assert less_chosen(mean | {"split": "t"}, "a", scores.differences, "accuracy") is None
 
 
 # The page
@@ -249,12 +144,23 @@ CALIBRATION = {
         {"low": 0.8, "high": 1.0, "confidence": 0.875, "accuracy": 1.0, "share": 0.75},
     ],
 }
+CURVE = [
+    {"share": share, "train": 1000 * share, "value": value, "ci95": [value - 0.02, value + 0.02]}
+    for share, value in ((0.25, 0.7), (0.5, 0.75), (1.0, 0.76))
+]
 UNKNOWN = {"value": None, "ci95": [None, None]}
+
+
+def run_of(name: str, ended: str, value: float) -> dict:
+    """A row of a study's history."""
+    known = {"ended": ended, "metric": "accuracy", "value": value, "low": value - 0.05, "high": value + 0.05}
+    return dict.fromkeys(COLUMNS, 7) | dict.fromkeys(("run", "experiment", "split"), name) | known
 
 
 def page(name: str = "plain", **changes: object) -> str:
     """Render a page in which every text that a user or a file can choose is `name`."""
-    scores = {metric: {"value": 0.5, "ci95": [0.25, 0.75]} for metric in METRICS}
+    middling = {"value": 0.5, "ci95": [0.25, 0.75]}
+    scores = dict.fromkeys(METRICS, middling)
     lost = {"value": -0.125, "ci95": [-0.25, -0.0004], "real": True}
     point = {"experiment": name, "split": name, "class": name, "wanted": "recall", "at_least": 0.95}
     summary = {
@@ -278,13 +184,39 @@ def page(name: str = "plain", **changes: object) -> str:
         "references": [{"name": name, "metric": "accuracy", "value": 0.8}],
         "features": {name: {name: "a" * 40}},
         "near_copies": [{"split": name, "count": 2.5, "share": 0.0625, "pairs": []}],
+        "verdict": name,
+        "classes": [
+            {"class": name, "test": 12.5, "precision": UNKNOWN} | dict.fromkeys(CLASS_METRICS[1:], middling),
+        ],
+        "learning_curve": {"experiment": name, "split": name, "metric": "accuracy", "points": CURVE},
+        "label_errors": {
+            "count": 30,
+            "looked_at": 1200,
+            "kinds": [{"label": name, "suggested": name, "count": 30}],
+        },
+        "history": [
+            run_of(name, "2026-01-02T03:04:05+00:00", 0.5),
+            run_of(name, "2026-01-03T03:04:05+00:00", 0.6),
+        ],
         "versions": {"torch": name},
+        "made": {
+            **dict.fromkeys(("python", "platform", "device", "commit"), name),
+            "ended": "2026-01-03T03:04:05+00:00",
+            "sets": [
+                {"set": name, "backbone": name, "preprocessing": [1, 256, 224, [127.0], [128.0], "area"]}
+                | {**dict.fromkeys(("architecture", "weights", "fingerprint", "tap", "view", "dtype"), name)}
+                | {"versions": {name: name}, "made": [name, "others"]}
+            ],
+        },
         **changes,
     }
     matrix = Confusion([name, "other"], np.array([[3.0, 1.0], [0.0, 2.0]]))
     wrong = [Wrong(f"/data/{name}/{name}", name, name, 0.125, PICTURE), Wrong(name, name, name, 0.25, "")]
     twins = [Twins(f"/data/{name}/{name}", name, 0.97531, PICTURE, PICTURE), Twins(name, name, 0.9, "", "")]
-    return render(summary, matrix, wrong, [(name, name), ("other", name)], {name: twins})
+    unsure = [Unsure(f"/data/{name}/{name}", name, name, name, 0.375, 0.3125, PICTURE)]
+    suspects = [Suspect(f"/data/{name}/{name}", name, name, 0.0625, 0.875, PICTURE)]
+    quarantine = [(name, name), ("other", name)]
+    return render(summary, matrix, wrong, quarantine, {name: twins}, unsure, suspects)
 
 
 class Reader(HTMLParser):
@@ -356,8 +288,9 @@ def test_the_page_shows_scores_counts_and_chances():
     text = _text(page("plain"))
     for shown in (
         "50.0 % accuracy (25.0 % to 75.0 %)",
-        "1,234 samples: 1,200 run through the network, 34 reused, 2 quarantined",
-        "5 heads: 4 trained, 1 reused",
+        "1,234 samples 1,200 run through the network, 34 reused",
+        "5 heads 4 trained, 1 reused",
+        "2 quarantined",
         "75.0 %",  # the share of the first class that was called so
         "12.5 % · plain/plain",
         "accuracy, %",
@@ -371,6 +304,15 @@ def test_the_page_shows_scores_counts_and_chances():
         "recall of 95.0 % none – –",
         "6.2 % of the test samples (2.5) have a near copy in the training part",
         "0.975 · tested plain/plain · trained on plain",
+        "+10.0 points since the last run (2026-01-02 03:04 UTC), outside that run's interval",
+        "From 500 to 1,000 training samples it gained 1.0 points, no more than the interval allows for",
+        "plain 12.5 – 50.0 25.0 to 75.0 50.0 25.0 to 75.0 50.0 25.0 to 75.0",  # the class
+        "plain (37.5 %) or plain (31.2 %) labelled plain · plain/plain",
+        "30 of 1,200 labels (2.5 %) are suspected",
+        "These are suspicions, not findings.",
+        "labelled plain, looks like plain (30).",
+        "labelled plain (6.2 %), looks like plain (87.5 %) plain/plain",
+        "resize 256, crop 224, mean 127.0, deviation 128.0, area plain; others",
     ):
         assert shown in text
 
@@ -381,10 +323,13 @@ def _text(html: str) -> str:
 
 
 def test_log_loss_is_no_percentage():
-    for line in page("plain").split("<h2>Scores</h2>")[1].split("</table>")[0].split("\n"):
-        assert "%" not in line.replace(", %</th>", "")
-    assert "log loss</th>" in _scores_header(page())
-    assert "accuracy, %</th>" in _scores_header(page())
+    head, *rows = re.findall(r"<tr.*?</tr>", _scores(page("plain")), flags=re.DOTALL)
+    assert "log loss</th>" in head
+    assert "accuracy, %</th>" in head
+    for row in rows:
+        figures = [cell for cell in re.findall(r"<td>.*?</td>", row, flags=re.DOTALL) if "<svg" not in cell]
+        assert len(figures) > 4
+        assert "%" not in "".join(figures)
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan")])
@@ -455,8 +400,7 @@ def test_the_reliability_diagram_is_drawn_to_scale(bins):
         )
     ]
     html = page(calibration=CALIBRATION | {"bins": drawn})
-    drawing = html[html.index("<svg") : html.index("</svg>") + len("</svg>")]
-    svg = ElementTree.fromstring(drawing)  # noqa: S314
+    [svg] = drawings(html, "reliability diagram")
     frame, *bars = svg.findall(".//rect")
     assert (frame.get("width"), frame.get("height")) == ("240", "240")
     assert len(bars) == bins
@@ -471,6 +415,82 @@ def test_the_reliability_diagram_is_drawn_to_scale(bins):
     assert top < 0
     assert left + wide > 240
     assert top + high > 240
+
+
+def drawings(html: str, label: str) -> list[ElementTree.Element]:
+    """The drawings whose label begins so."""
+    found = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]  # noqa: S314
+    return [svg for svg in found if svg.get("aria-label").startswith(label)]
+
+
+def inside(svg: ElementTree.Element) -> bool:
+    """Whether all dots, and the places of lines, lie within what is shown."""
+    left, top, wide, high = map(float, svg.get("viewBox").split())
+    places = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in svg.iter("circle")]
+    for kind in ("polyline", "polygon"):
+        for line in svg.iter(kind):
+            places += [tuple(map(float, place.split(","))) for place in line.get("points").split()]
+    assert places
+    return all(left <= x <= left + wide and top <= y <= top + high for x, y in places)
+
+
+def test_each_score_is_drawn_beside_its_figures_on_one_axis():
+    scores = [0.7, 0.8, 0.9]
+    rows = [
+        {
+            "experiment": f"e{n}",
+            "split": "s",
+            "less_chosen": None,
+            "metrics": {name: {"value": value, "ci95": [value - 0.05, value + 0.05]} for name in METRICS},
+        }
+        for n, value in enumerate(scores)
+    ]
+    html = page(scores=rows, references=[{"name": "paper", "metric": "accuracy", "value": 0.75}])
+    strips = [drawings(html, f"{100 * value:.1f}")[0] for value in (*scores, 0.75)]
+    at = [float(svg.find("circle").get("cx")) for svg in strips]
+    assert at[1] == pytest.approx((at[0] + at[2]) / 2, abs=0.11)
+    assert at[3] == pytest.approx((at[0] + at[1]) / 2, abs=0.11)
+    assert all(map(inside, strips))
+    low, high = map(float, re.findall(r"[\d.]+", strips[0].findall("path")[-1].get("d"))[::2])
+    assert (low + high) / 2 == pytest.approx(at[0], abs=0.11)
+    assert [svg.find("circle").get("class") for svg in strips] == ["spot"] * 3 + ["ring"]
+    assert len(strips[3].findall("path")) == len(strips[0].findall("path")) - 1  # no interval
+
+
+def test_the_learning_curve_and_the_history_are_drawn_where_there_are_some():
+    html = page()
+    [curve], [past] = drawings(html, "learning curve"), drawings(html, "accuracy from run to run")
+    assert inside(curve)
+    assert inside(past)
+    assert len(curve.findall("circle")) == 3
+    assert "<h2>Would more labels help?</h2>" in html
+    bare = page(learning_curve=None, history=[run_of("plain", "2026-01-02T03:04:05+00:00", 0.5)])
+    assert drawings(bare, "learning curve") == drawings(bare, "accuracy from run to run") == []
+    assert "more labels" not in _text(bare).replace("more labels alike", "")
+    assert "since the last run" not in bare
+
+
+def test_the_verdict_stands_where_there_is_one():
+    assert "Freeze everything." in page(verdict="Freeze everything.")
+    assert 'class="verdict"' not in page(verdict=None)
+
+
+def test_the_page_can_be_heard_and_read_on_a_phone():
+    """Drawings say what they are, tables name their rows and columns, and lie in a box that scrolls."""
+    html = page()
+    read = Reader(html)
+    assert ("viewport", "width=device-width, initial-scale=1") in [
+        (dict(attributes).get("name"), dict(attributes).get("content")) for tag, attributes in read.tags
+    ]
+    for tag, attributes in read.tags:
+        if tag == "svg":
+            assert dict(attributes)["role"] == "img"
+            assert dict(attributes)["aria-label"]
+        if tag == "th":
+            assert dict(attributes)["scope"] in ("row", "col")
+        if tag == "img":
+            assert "alt" in dict(attributes)
+    assert html.count("<table>") == len(re.findall(r'<div class="scroll" tabindex="0"[^>]*><table>', html))
 
 
 def test_colours_are_for_light_and_dark():
@@ -507,12 +527,12 @@ def test_nothing_wrong_and_nothing_quarantined_is_said_or_left_out():
 
 
 def test_the_sample_weights_show_only_where_they_are_the_headline():
-    assert "weighted accuracy" not in _scores_header(page())
-    assert "weighted accuracy" in _scores_header(page(headline="weighted accuracy"))
+    assert "weighted accuracy" not in _scores(page()).split("</tr>")[0]
+    assert "weighted accuracy" in _scores(page(headline="weighted accuracy")).split("</tr>")[0]
 
 
-def _scores_header(html: str) -> str:
-    return html.split("<h2>Scores</h2>")[1].split("</tr>")[0]
+def _scores(html: str) -> str:
+    return html.split("<h2>Scores</h2>")[1].split("</table>")[0]
 
 
 def _summary() -> dict:
@@ -533,5 +553,50 @@ def test_wrong_samples_are_told_by_folder_and_name():
     item = Wrong("/a/b/class one/7.png", "x", "y", 0.5, "")
     for picture in ("", PICTURE):
         html = render(_summary(), Confusion(["a", "b"], np.eye(2)), [replace(item, picture=picture)], [], {})
-        assert "50.0 % · class one/7.png" in html
+        assert "50.0 % · class one/7.png" in _text(html)
         assert ("<img" in html) == bool(picture)
+
+
+# What the summary says of them
+
+
+def test_suspected_labels_are_counted_by_kind_the_most_frequent_first():
+    listed = pd.DataFrame({"label": ["b", "a", "b", "a", "b"], "suggested": ["a", "c", "a", "b", "c"]})
+    assert label_errors_of(listed, 50) == {
+        "count": 5,
+        "looked_at": 50,
+        "kinds": [
+            {"label": "b", "suggested": "a", "count": 2},
+            {"label": "a", "suggested": "c", "count": 1},
+            {"label": "a", "suggested": "b", "count": 1},
+            {"label": "b", "suggested": "c", "count": 1},
+        ],
+    }
+    assert label_errors_of(listed[:0], 50) == {"count": 0, "looked_at": 50, "kinds": []}
+
+
+@pytest.mark.parametrize("run", ["", "a-run"])
+def test_a_run_is_told_as_a_row_of_the_history(run):
+    best = {"experiment": "e", "split": "s", "weighted_accuracy": 0.5}
+    best |= {"weighted_accuracy_low": 0.25, "weighted_accuracy_high": nan}
+    story = {
+        "headline": "weighted accuracy",
+        "samples": {"total": 9, "extracted": 4, "reused": 5, "quarantined": 1},
+        "experiments": {"total": 8, "trained": 6, "reused": 2},
+    } | ({"run": run} if run else {})
+    row = history_row(best, story, "2026-01-02T03:04:05+00:00")
+    assert set(row) == set(COLUMNS)
+    assert row == {
+        "ended": "2026-01-02T03:04:05+00:00",
+        "run": run,
+        "experiment": "e",
+        "split": "s",
+        "metric": "weighted accuracy",
+        "value": 0.5,
+        "low": 0.25,
+        "high": None,
+        "samples": 9,
+        "extracted": 4,
+        "trained": 6,
+        "quarantined": 1,
+    }

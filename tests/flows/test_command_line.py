@@ -85,4 +85,4 @@ def test_a_folder_runs_without_a_study_and_its_second_run_needs_no_torch(tmp_pat
     assert "everything was reused: 24 samples, 14 heads" in second.stdout
     assert second.stdout.splitlines()[-1] == "loaded: prefect"
     summary = json.loads((tmp_path / "artifacts/studies/stripes/summary.json").read_text())
-    assert [stage["state"] for stage in summary["stages"]] == ["Completed", *["Cached"] * 5]
+    assert [stage["state"] for stage in summary["stages"]] == ["Completed", *["Cached"] * 6]

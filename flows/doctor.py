@@ -1,0 +1,253 @@
+"""`headstart doctor STUDY`: whether a long run would go through, what it would do, and how long that takes.
+
+Files are read as a run reads them, and what is found is remembered, so that the run does not read them again.
+"""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import build_opener
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.forecast import Forecast
+from flows.study import Study
+from tasks.core.artifacts import Artifacts
+from tasks.core.checks import (
+    NOTE,
+    OK,
+    WRONG,
+    Check,
+    of_copies,
+    of_files,
+    of_labels,
+    of_memory,
+    of_space,
+    of_split,
+    of_versions,
+    of_weights,
+)
+from tasks.core.errors import RequestError
+from tasks.core.machine import library_version
+from tasks.core.recipes import AUTO
+from tasks.core.wishes import check_wishes
+
+SYMBOLS = {OK: ("✓", "green"), NOTE: ("!", "yellow"), WRONG: ("✗", "red")}
+
+NARROWEST, PIPED = 100, 10_000
+"""Columns of a terminal, at least; and of what is no terminal, where each check stands on one line."""
+
+EVERY = 1.0
+"""Seconds between two updates of the line that counts files."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds in which a server must say that it is well."""
+
+TOLD = ("torch", "torchvision", "prefect", "fastapi", "h5py", "timm")
+"""Packages whose versions are shown."""
+
+PARTNERS = ("headstart", "torchvision", "prefect")
+"""Packages whose requirements are held against what is installed."""
+
+
+def show_doctor(study: Study, artifacts: Path) -> int:
+    """Print a line for each check.
+
+    Args:
+        study: what would run.
+        artifacts: the folder for all outputs.
+
+    Returns:
+        0, the exit code, if a run can go.
+
+    Raises:
+        RequestError: if a check says that a run would be refused or fail.
+    """
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, NARROWEST) if console.is_terminal else PIPED
+    forecast = Forecast(study, Artifacts(artifacts))
+    with _counted(len(forecast.listed)) as progress:
+        forecast.read(progress)
+    wrong = []
+    for check in _checks(forecast):
+        console.print(_line(check))
+        wrong += [check] if check.state == WRONG else []
+    if wrong:
+        raise RequestError(
+            f"a run would be refused or fail: {wrong[0].name}: {wrong[0].found}{_more(len(wrong) - 1)}"
+        )
+    console.print("a run can go")
+    return 0
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more, see above)" if count else ""
+
+
+def _line(check: Check) -> Table:
+    symbol, colour = SYMBOLS[check.state]
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=7)
+    line.add_column(width=10)
+    line.add_column()
+    text = f"{check.found}; {check.todo}" if check.todo else check.found
+    line.add_row(Text(f"{symbol} {check.state}", style=colour), check.name, text)
+    return line
+
+
+@contextmanager
+def _counted(total: int) -> Iterator[Callable[[int], None]]:
+    """Count files on a line of the terminal, which is gone at the end."""
+    shown = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal shown
+        if sys.stderr.isatty() and time.monotonic() - shown >= EVERY:
+            shown = time.monotonic()
+            print(f"\r\x1b[K  {done:,} of at most {total:,} files read", end="", file=sys.stderr, flush=True)
+
+    yield tell
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _checks(forecast: Forecast) -> Iterator[Check]:
+    """Check a study, part by part; what it would do is told only if it would run."""
+    told = []
+    for part in (_samples, _networks):
+        for check in part(forecast):
+            told.append(check)
+            yield check
+    if any(check.state == WRONG for check in told):
+        yield Check("work", NOTE, "not told", "mend what is wrong first")
+    else:
+        try:
+            yield from _work(forecast)
+        except RequestError as refusal:
+            yield Check("work", WRONG, str(refusal))
+    yield from _device(forecast)
+    yield _server()
+    yield from _versions()
+
+
+def _samples(forecast: Forecast) -> Iterator[Check]:
+    """Files, labels, duplicates, weights, operating points and splits."""
+    from tasks.core.selection import FOLDS  # torch
+
+    source, examined = forecast.study.source(), forecast.examined
+    written = forecast.listed[source.columns.target].tolist()
+    unreadable = sum(bool(each.problem) and not each.digest for each in examined)
+    yield of_files(len(forecast.listed), forecast.quarantine, unreadable, most_bad=source.most_bad)
+    labels = of_labels(written, forecast.table)
+    yield from labels
+    yield from of_copies(forecast.listed["path"].tolist(), [each.digest for each in examined], written)
+    if source.columns.weight is not None:
+        yield of_weights(forecast.table, source.columns.weight)
+    try:
+        check_wishes(forecast.study.wishes(), sorted(set(forecast.known.label)))
+    except RequestError as refusal:
+        yield Check("wishes", WRONG, str(refusal))
+    for spec in forecast.study.split_specs() if labels[0].state == OK else ():
+        yield from of_split(spec, forecast.known, folds=FOLDS)
+
+
+def _networks(forecast: Forecast) -> Iterator[Check]:
+    """Whether the networks have the taps, and whether their weights are here."""
+    for name in forecast.backbones:
+        try:
+            shapes = forecast.shapes(name)
+        except RequestError as refusal:
+            yield Check("network", WRONG, f"{name}: {refusal}")
+            continue
+        rows = [f"{tap} {' x '.join(f'{n:,}' for n in shape)}" for tap, shape in (shapes or {}).items()]
+        found = f"{name}: rows of {', '.join(rows) or 'a size that only a pass tells'}"
+        if name in forecast.far:
+            yield Check(
+                "network", NOTE, f"{found}; its weights are not on this machine", "a run downloads them"
+            )
+        else:
+            yield Check("network", OK, found)
+
+
+def _work(forecast: Forecast) -> Iterator[Check]:
+    """What a run would do, and what it takes of disk, memory and time."""
+    heads = sum(forecast.untrained.values())
+    told = [f"{len(wave.samples):,} passes of {wave.backbone} ({wave.view})" for wave in forecast.waves]
+    told += [f"{heads:,} heads to train"] if heads else []
+    yield Check("work", OK, ", ".join(told) or "nothing to do: a run would reuse everything")
+    unknown = [wave.backbone for wave in forecast.waves if wave.bytes is None]
+    place = next(each for each in (forecast.here.root, *forecast.here.root.parents) if each.exists())
+    needed = sum(wave.bytes or 0 for wave in forecast.waves)
+    yield of_space(needed, shutil.disk_usage(place).free, list(dict.fromkeys(unknown)))
+    yield from of_memory(forecast.needs)
+    if told:
+        yield Check("time", OK, forecast.time())
+
+
+def _device(forecast: Forecast) -> Iterator[Check]:
+    """What runs the networks, and whether an engine that the study pins is to be had."""
+    import torch
+
+    lacking = {
+        "openvino": find_spec("openvino") is None
+        and "openvino is not installed; pip install 'headstart[cpu]'",
+        "compiled": not any(map(shutil.which, ("g++", "clang++", "c++"))) and "there is no C++ compiler",
+    }
+    for name in forecast.backbones:
+        pinned = forecast.study.recipe(name).engine
+        if reason := lacking.get(pinned):
+            what, _, todo = reason.partition("; ")
+            yield Check("device", WRONG, f'{name}: engine = "{pinned}": {what}', todo or f'choose "{AUTO}"')
+    cores = f"{os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        yield Check("device", OK, f"{torch.cuda.get_device_name()}, {cores}")
+        return
+    engines = ", ".join(["eager", "channels_last", *(name for name, reason in lacking.items() if not reason)])
+    found = f"no GPU, {cores}; engines: {engines}"
+    if lacking["openvino"]:
+        todo = "OpenVINO, the fastest on most CPUs, is lacking: pip install 'headstart[cpu]'"
+        yield Check("device", NOTE, found, todo)
+    else:
+        yield Check("device", OK, found)
+
+
+def _server() -> Check:
+    """Which Prefect server a run would report to."""
+    from flows.server import find_server
+
+    api = find_server()
+    if api is None:
+        return Check("server", OK, "none is running: a run starts one of its own, which ends with it")
+    try:
+        with build_opener().open(f"{api}/health", timeout=ANSWER_WITHIN):
+            return Check("server", OK, f"Prefect at {api}")
+    except (OSError, ValueError):
+        return Check(
+            "server", WRONG, f"no Prefect server answers at {api}", "start it, or unset PREFECT_API_URL"
+        )
+
+
+def _versions() -> Iterator[Check]:
+    """Whether what is installed goes together."""
+    needed = {package: _requirements(package) for package in PARTNERS}
+    wrong = of_versions(needed, library_version)
+    yield from wrong
+    if not wrong:
+        told = ", ".join(f"{package} {library_version(package)}" for package in TOLD)
+        yield Check("versions", OK, f"python {platform.python_version()}, {told}: they go together")
+
+
+def _requirements(package: str) -> list[str]:
+    try:
+        return requires(package) or []
+    except PackageNotFoundError:
+        return []

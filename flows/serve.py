@@ -1,0 +1,234 @@
+"""A study on a schedule: a deployment that the Prefect UI can start, and a process that runs it when it is due."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flows.server import connect
+from flows.study import Study, load_study
+from flows.watch import feed, file_changes, folder_changes, gathered
+from tasks.core.errors import HeadstartError, RequestError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.schedules import SCHEDULE_TYPES
+    from prefect.deployments.runner import RunnerDeployment
+
+POLL = 2.0
+"""Seconds between two looks for runs that are due."""
+FLOW = "transfer"
+
+
+@dataclass(frozen=True)
+class When:
+    """When a study runs.
+
+    Attributes:
+        cron: such as "0 3 * * *", or None.
+        interval: between the starts of two runs, or None.
+        timezone: that cron speaks of, such as "Europe/Berlin"; the machine's own if None.
+        watch: whether files that change start a run.
+        busy: what becomes of a run that is due while another runs.
+    """
+
+    cron: str | None = None
+    interval: timedelta | None = None
+    timezone: str | None = None
+    watch: bool = False
+    busy: Literal["queue", "skip"] = "queue"
+
+
+def serve_study(path: Path, sets: Sequence[str], artifacts: Path, when: When) -> None:
+    """Register a study's deployment and run it when it is due, until this process is ended.
+
+    A study file that changes is read again: the next run follows it.
+
+    Args:
+        path: the study file, or a folder.
+        sets: changes to its keys, as `headstart run --set`.
+        artifacts: the folder for all outputs.
+        when: the schedule.
+
+    Raises:
+        RequestError: if there is no server, the schedule cannot be read, or the study is wrong.
+    """
+    study, schedules = load_study(path, sets), read_schedules(when)
+    api = connect()
+    if api is None:
+        raise RequestError("a schedule needs a server that stays; start one with: headstart ui")
+    _tell(f"{study.name}: served at {api.removesuffix('/api')}, {_spelled(when)}; Ctrl-C ends it")
+    served = _Served(study, path, sets, artifacts, when, schedules)
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(served.run())
+    _tell(f"{study.name}: no longer served; its schedule is paused")
+
+
+@dataclass
+class _Served:
+    """A study that is served, as its file is now."""
+
+    study: Study
+    path: Path
+    sets: Sequence[str]
+    artifacts: Path
+    when: When
+    schedules: "list[SCHEDULE_TYPES]"
+
+    async def run(self) -> None:
+        """Serve until this process is ended."""
+        from prefect.runner import Runner
+
+        loop, stop = asyncio.get_running_loop(), _stopper(asyncio.current_task())
+
+        class Stoppable(Runner):
+            """Prefect's own handler calls from outside of the loop what only the loop can run."""
+
+            def handle_sigterm(self, *given: object) -> None:
+                loop.call_soon_threadsafe(stop)
+
+        self.runner = Stoppable(name=f"headstart {self.study.name}", query_seconds=POLL, limit=None)
+        await self._register()
+        others = [asyncio.create_task(self._follow_file())] if self.path.is_file() else []
+        if self.when.watch:
+            self.watching = asyncio.create_task(self._watch())
+        try:
+            await self.runner.start()
+        finally:
+            for each in (*others, *([self.watching] if self.when.watch else [])):
+                each.cancel()
+
+    async def _register(self) -> None:
+        deployment = await deployment_of(self.study, self.artifacts, self.when, self.schedules)
+        await self.runner.aadd_deployment(deployment)
+
+    async def _follow_file(self) -> None:
+        """Read the study again when its file changes."""
+        async for _ in file_changes(self.path.resolve()):
+            try:
+                study = load_study(self.path, self.sets)
+                if study.name != self.study.name:
+                    raise RequestError(f"{self.path}: its name is now {study.name!r}; serve it anew for that")
+            except HeadstartError as error:
+                _tell(f"{error}; served as it was before")
+                continue
+            self.study = study
+            await self._register()
+            _tell(f"{self.study.name}: {self.path.name} read again")
+            if self.when.watch:
+                self.watching.cancel()  # its data may lie elsewhere now
+                self.watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Start a run now, for what has changed so far, and whenever the data change."""
+        from prefect.deployments.flow_runs import arun_deployment
+
+        source, news = self.study.source(), asyncio.Queue[set[Path]]()
+        news.put_nowait(set())
+        streams = (
+            folder_changes(source.root.resolve(), leave_out=[self.artifacts]),
+            file_changes(source.place.resolve()),
+        )
+        async with asyncio.TaskGroup() as group:
+            for stream in streams:
+                group.create_task(feed(news, stream))
+            while True:
+                if changed := await gathered(news):
+                    _tell(f"{self.study.name}: {len(changed)} files are new, changed or gone")
+                    await arun_deployment(f"{FLOW}/{self.study.name}", timeout=0, as_subflow=False)
+
+
+def _stopper(task: "asyncio.Task[None] | None") -> Callable[[], object]:
+    assert task is not None, "a coroutine runs in a task"  # noqa: S101
+    return task.cancel
+
+
+async def deployment_of(
+    study: Study, artifacts: Path, when: When, schedules: "list[SCHEDULE_TYPES]"
+) -> "RunnerDeployment":
+    """Spell a study as a deployment whose form in the UI has the study's fields.
+
+    Args:
+        study: what to run.
+        artifacts: the folder for all outputs.
+        when: what becomes of a run that is due while another runs.
+        schedules: as `read_schedules` gives them.
+    """
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+    from flows.transfer import transfer
+
+    strategy = (
+        ConcurrencyLimitStrategy.ENQUEUE if when.busy == "queue" else ConcurrencyLimitStrategy.CANCEL_NEW
+    )
+    return await transfer.ato_deployment(
+        study.name,
+        schedules=schedules,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategy),
+        parameters={"study": study.model_dump(mode="json", exclude_none=True), "artifacts": str(artifacts)},
+        description=f"Headstart: the study {study.name}. A run does only what is not done yet.",
+        tags=[study.name],
+        paused=False,
+    )
+
+
+def read_schedules(when: When) -> "list[SCHEDULE_TYPES]":
+    """Make Prefect's schedules, or none for a study that only files or people start.
+
+    Raises:
+        RequestError: if cron or the time zone is none, or the interval is too short.
+    """
+    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+    from pydantic import ValidationError
+
+    zone = when.timezone or _own_zone()
+    try:
+        if when.cron is not None:
+            return [CronSchedule(cron=when.cron, timezone=zone)]
+        if when.interval is not None:
+            return [IntervalSchedule(interval=when.interval, timezone=zone)]
+    except (ValidationError, ValueError) as error:
+        text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise RequestError(
+            f'--cron {when.cron!r}, --timezone {zone!r}: {" ".join(text.split())}; write it like --cron "0 3 * * *" '
+            "--timezone Europe/Berlin"
+        ) from None
+    return []
+
+
+def read_interval(text: str) -> timedelta:
+    """Read a time such as 90s, 15m, 12h or 1d.
+
+    Raises:
+        RequestError: if it is none, or shorter than ten seconds.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text[:-1], units.get(text[-1:])
+    if unit is None or not number.isdecimal():
+        raise RequestError(f"--interval {text!r}: write a whole number and s, m, h or d, such as 12h")
+    found = timedelta(seconds=int(number) * unit)
+    if found < timedelta(seconds=10):
+        raise RequestError(f"--interval {text!r}: ten seconds are the least")
+    return found
+
+
+def _own_zone() -> str:
+    """Name the machine's time zone, UTC where it is not known."""
+    place = Path("/etc/localtime").resolve().as_posix()
+    return place.split("zoneinfo/", 1)[1] if "zoneinfo/" in place else "UTC"
+
+
+def _spelled(when: When) -> str:
+    parts = [
+        f"cron {when.cron!r} {when.timezone or _own_zone()}" if when.cron else "",
+        f"every {when.interval}" if when.interval else "",
+        "when its files change" if when.watch else "",
+    ]
+    return " and ".join(part for part in parts if part) or "when it is started in the UI"
+
+
+def _tell(line: str) -> None:
+    print(f"headstart: {line}", file=sys.stderr, flush=True)

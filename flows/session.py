@@ -1,0 +1,81 @@
+"""One run from the command line, from the choice of its server to the last line of its history."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.guard import Guard
+from flows.server import connect
+from flows.study import Study
+from tasks.core.errors import Cancelled
+
+HINT = "to watch runs in a browser: headstart ui (this run has a server of its own, gone at its end)"
+
+
+def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
+    """Run a study, watched over by a guard, on the server that there is.
+
+    Args:
+        study: what to run.
+        artifacts: the folder for all outputs.
+        hint: whether to say how to have a UI where there is none.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        Cancelled: if somebody cancelled the run in the UI.
+    """
+    api = connect()  # before a flow is imported
+    print(f"headstart: {study.name}{f', at {api}' if api else ''}", file=sys.stderr, flush=True)
+    if hint and api is None:
+        print(f"  {HINT}", file=sys.stderr, flush=True)
+    from prefect.exceptions import CancelledRun
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.transfer import transfer
+
+    with (
+        _ended_politely(),
+        Guard() as guard,
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # the guard says more, and sooner
+    ):
+        try:
+            watched = transfer.with_options(on_running=[_telling(guard, api)])
+            return watched(study, artifacts)
+        except CancelledRun as wish:
+            raise Cancelled(str(wish)) from None
+
+
+def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
+    """Make a hook that tells the guard what runs, and where."""
+
+    def tell(flow: Any, flow_run: Any, state: Any) -> None:
+        if api is not None:
+            guard.tell(api=api, run=str(flow_run.id))
+            return
+        from prefect.server.api.server import SubprocessASGIServer
+
+        server = SubprocessASGIServer()  # the one of this process
+        pid = server.server_process and server.server_process.pid
+        guard.tell(api=server.api_url, run=str(flow_run.id), **({"server": pid} if pid else {}))
+
+    return tell
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Let a signal to end be what Ctrl-C is: whatever was started is ended as well."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

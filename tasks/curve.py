@@ -1,0 +1,141 @@
+"""Would more labels help? The chosen head on nested shares of its training part; nothing is chosen by it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.caching import stage
+from tasks.core import versions
+from tasks.core.artifacts import Artifacts
+from tasks.core.heads import Grid, head_key
+from tasks.core.metrics import Drawn, TestPart, draw_groups, draw_scores, intervals, mean_scores
+from tasks.core.splits import SplitSpec, groups_of
+from tasks.core.standings import choose_name
+from tasks.core.store import holdings
+from tasks.core.stored import Stored
+from tasks.core.tables import read_table
+from tasks.core.trials import labelled, parts_of
+from tasks.progress import Progress
+from tasks.references import Curve, Features, Point, Samples, Scores
+
+
+def _identity(inputs: dict[str, Any]) -> object:
+    scores: Scores = inputs["scores"]
+    grid, spec = _chosen(scores, inputs["grids"], inputs["splits"])
+    sets = grid.inputs.sets(inputs["features"][grid.inputs.backbone].sets)
+    return [
+        versions.CURVE,
+        versions.SCORER,
+        inputs["samples"].identity,
+        grid.name,
+        grid.inputs.identity(sets),
+        asdict(spec),
+        [[row["seed"], row["key"], row["file"]] for row in _heads(scores, grid, spec)],
+        inputs["metric"],
+    ]
+
+
+@stage("curve", _identity)
+def learning_curve(
+    study: str,
+    samples: Samples,
+    features: dict[str, Features],
+    grids: list[Grid],
+    splits: tuple[SplitSpec, ...],
+    scores: Scores,
+    metric: str,
+    artifacts: Artifacts,
+) -> Curve:
+    """Train the chosen experiment's heads on ever smaller shares of their training parts, and score them alike.
+
+    Only on the split by which it was chosen. A share that is too small for one of its seeds is left out; the
+    curve has no points at all where every share is, or where the features do not fit in memory.
+    """
+    grid, spec = _chosen(scores, grids, splits)
+    table = read_table(samples.table)
+    stored = _stored(grid, features[grid.inputs.backbone], labelled(table), artifacts)
+    heads = _heads(scores, grid, spec)
+    points = _of_less(study, table, stored, grid, spec, heads, metric) if stored.fits() else []
+    if points:
+        points.append(_of_all(scores, heads, metric))
+    return Curve(experiment=grid.name, split=spec.name, metric=metric, points=points)
+
+
+def _chosen(scores: Scores, grids: Sequence[Grid], splits: Sequence[SplitSpec]) -> tuple[Grid, SplitSpec]:
+    """Find the experiment that the inner folds chose, and the split on which they did."""
+    best = choose_name(scores.means)
+    [grid] = [each for each in grids if each.name == best["experiment"]]
+    [spec] = [each for each in splits if each.name == best["split"]]
+    return grid, spec
+
+
+def _heads(scores: Scores, grid: Grid, spec: SplitSpec) -> list[dict[str, Any]]:
+    """Tell of the heads that were chosen for the seeds of a split, in the order of the seeds."""
+    named = (row for row in scores.splits if (row["experiment"], row["split"]) == (grid.name, spec.name))
+    return [row for row in named if row["chosen"]]
+
+
+def _stored(grid: Grid, features: Features, known: pd.DataFrame, artifacts: Artifacts) -> Stored:
+    sets, taps = grid.inputs.sets(features.sets), len(grid.inputs.taps)
+    each = [holdings(artifacts.features / name, artifacts.seen("shard")) for name in sets]
+    views = tuple(tuple(each[start : start + taps]) for start in range(0, len(each), taps))
+    return Stored(views, tuple(known.digest))
+
+
+def _of_less(
+    study: str,
+    table: pd.DataFrame,
+    stored: Stored,
+    grid: Grid,
+    spec: SplitSpec,
+    heads: Sequence[dict[str, Any]],
+    metric: str,
+) -> list[Point]:
+    """Score heads that learn from less than there is, the smallest share first."""
+    # Imported here, not above: a run that has nothing to train shall not wait for torch.
+    from tasks.core.curve import Known, Lesson, learn, shorter
+
+    rows, hypers = labelled(table), {head_key(hyper): hyper for hyper in grid.hypers}
+    names, places = sorted(rows.label.unique()), pd.Index(table.digest).get_indexer(pd.Index(rows.digest))
+    labels = rows.label.map({name: number for number, name in enumerate(names)}).to_numpy()
+    known = Known(labels, rows.weight.to_numpy(), groups_of(rows, spec), len(stored.views))
+    whole = [
+        Lesson(hypers[head["key"]], ~part.test, part.test, part.seed)
+        for part, head in zip(parts_of(rows, [spec]), heads, strict=True)
+    ]
+    shares = shorter(known, whole)
+    if not shares:
+        return []
+    features, draws = stored.in_memory(), draw_groups(groups_of(table, spec).tolist())
+
+    def score(lesson: Lesson) -> dict[str, Drawn]:
+        said, asked = learn(known, features, lesson, classes=len(names)), lesson.asked
+        return draw_scores(TestPart(places[asked], labels[asked], known.weights[asked], said), draws)
+
+    points = []
+    with Progress(f"{study}: learning curve", len(shares) * len(whole)) as progress:
+        for number, (share, lessons) in enumerate(shares.items()):
+            drawn = []
+            for lesson in lessons:
+                drawn.append(score(lesson))
+                progress.advance_to(number * len(whole) + len(drawn))
+            found = intervals(mean_scores(drawn))[metric]
+            train = float(np.mean([lesson.taken.sum() for lesson in lessons]))
+            points.append(_point(share, train, found.value, found.low, found.high))
+    return points
+
+
+def _of_all(scores: Scores, heads: Sequence[dict[str, Any]], metric: str) -> Point:
+    """The score that is known already: of the chosen heads, which learnt from all of their training parts."""
+    best, name = choose_name(scores.means), metric.replace(" ", "_")
+    train = float(np.mean([head["train"] for head in heads]))
+    return _point(1.0, train, *(best[column] for column in (name, f"{name}_low", f"{name}_high")))
+
+
+def _point(share: float, train: float, value: float | None, *ends: float | None) -> Point:
+    told = [None if each is None or math.isnan(each) else each for each in (value, *ends)]
+    return Point(share=share, train=train, value=told[0], ci95=told[1:])
