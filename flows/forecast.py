@@ -239,7 +239,7 @@ class Forecast:
         decoding, pictures = decode_some(
             backbone, wave.view, {digest: files[digest] for digest in wave.samples[:TRIAL_PICTURES]}
         )
-        kept = self.here.engines / Passes(backbone, recipe, self.here, {})._kind(list(wave.taps))
+        kept = self.here.engines / Passes(backbone, recipe, self.here, {}).kind(list(wave.taps))
         known = Memory(kept / "measured.json").recall() if recipe.engine == AUTO else {}
         pace = find_pace(backbone, wave.taps, pictures, known, len(wave.samples))
         seconds = pace.seconds(len(wave.samples), decoding)

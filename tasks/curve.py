@@ -15,8 +15,7 @@ from tasks.core.heads import Grid, head_key
 from tasks.core.metrics import Drawn, TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name
-from tasks.core.store import holdings
-from tasks.core.stored import Stored
+from tasks.core.stored import Stored, open_stored
 from tasks.core.tables import read_table
 from tasks.core.trials import labelled, parts_of
 from tasks.progress import Progress
@@ -80,10 +79,8 @@ def _heads(scores: Scores, grid: Grid, spec: SplitSpec) -> list[dict[str, Any]]:
 
 
 def _stored(grid: Grid, features: Features, known: pd.DataFrame, artifacts: Artifacts) -> Stored:
-    sets, taps = grid.inputs.sets(features.sets), len(grid.inputs.taps)
-    each = [holdings(artifacts.features / name, artifacts.seen("shard")) for name in sets]
-    views = tuple(tuple(each[start : start + taps]) for start in range(0, len(each), taps))
-    return Stored(views, tuple(known.digest))
+    sets = grid.inputs.sets(features.sets)
+    return open_stored(sets, len(grid.inputs.taps), known.digest.tolist(), artifacts)
 
 
 def _of_less(

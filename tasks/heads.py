@@ -17,8 +17,7 @@ from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, HeadFile, damage, head_key, held, save_heads
 from tasks.core.hyper import Hyper, Softmax, spelled
 from tasks.core.splits import SplitSpec
-from tasks.core.store import holdings
-from tasks.core.stored import Stored
+from tasks.core.stored import Stored, open_stored
 from tasks.core.tables import read_table
 from tasks.core.trials import Part, labelled, list_shelves, parts_of, shelf_of, shelves_identity
 from tasks.progress import Progress
@@ -122,10 +121,7 @@ class _Features:
 
     @cached_property
     def _stored(self) -> Stored:
-        seen = self.artifacts.seen("shard")
-        each = [holdings(self.artifacts.features / name, seen) for name in self.sets]
-        views = tuple(tuple(each[start : start + self.taps]) for start in range(0, len(each), self.taps))
-        return Stored(views, tuple(self.digests))
+        return open_stored(self.sets, self.taps, self.digests.tolist(), self.artifacts)
 
     @cached_property
     def _held(self) -> np.ndarray:

@@ -142,7 +142,7 @@ class Passes:
         if not sets:
             return
         taps, spec = [each.tap for each in sets], self.backbone.preprocessing
-        kept = self.artifacts.engines / self._kind(taps)
+        kept = self.artifacts.engines / self.kind(taps)
         lacking = missing_rows(self.places, [each.held.rows for each in sets])
         engine = open_engine(
             Prefix(self.network, taps),
@@ -159,7 +159,7 @@ class Passes:
         made = {"engine": engine.name, "device": engine.device, "from": "pixels"}
         self._run(sets, view, list(self.places), run, made)
 
-    def _kind(self, taps: list[Tap]) -> str:
+    def kind(self, taps: list[Tap]) -> str:
         """Name what an engine is made of and measured for."""
         return digest_value([versions.EXTRACTOR, self.fingerprint, [str(tap) for tap in taps], machine()])
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.core.artifacts import Artifacts
 from tasks.core.shards import Holdings
-from tasks.core.store import blocks, load
+from tasks.core.store import blocks, holdings, load
 
 BYTES_A_NUMBER = 24
 """Training in memory holds a feature as stored, standardised in double precision, and turned in both."""
@@ -68,6 +69,21 @@ def machine_memory() -> int:
         return min(whole, int(CGROUP.read_text()))
     except (OSError, ValueError):  # no limit is spelled "max"
         return whole
+
+
+def open_stored(names: Sequence[str], taps: int, digests: Sequence[str], artifacts: Artifacts) -> Stored:
+    """Open feature sets as one source.
+
+    Args:
+        names: (V * taps,) of the sets, the taps of each view side by side.
+        taps: how many of them each view has.
+        digests: (N,) of the samples wanted.
+        artifacts: where the sets lie.
+    """
+    seen = artifacts.seen("shard")
+    each = [holdings(artifacts.features / name, seen) for name in names]
+    views = tuple(tuple(each[start : start + taps]) for start in range(0, len(each), taps))
+    return Stored(views, tuple(digests))
 
 
 def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:

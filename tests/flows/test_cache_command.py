@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.__main__ import _parser
+from flows.arguments import parser
 from flows.cache import run_cache
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
@@ -19,7 +19,7 @@ STORY = {"backbone": "tiny", "tap": "last:mean", "view": "hflip", "engine": "ope
 
 
 def cache(folder: Path, *words: str) -> int:
-    return run_cache(_parser().parse_args(["cache", *words, "--artifacts", str(folder)]))
+    return run_cache(parser().parse_args(["cache", *words, "--artifacts", str(folder)]))
 
 
 @pytest.fixture

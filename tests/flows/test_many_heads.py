@@ -71,6 +71,7 @@ def test_a_hundred_experiments_are_one_task_run_and_a_row_each(run, pictures):
         "features small",
         "train one and 1 more",
         "scores",
+        "learning curve",
         "near copies",
     ]
     rows = pd.DataFrame(done.results())
