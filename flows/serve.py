@@ -90,7 +90,7 @@ class _Served:
             def handle_sigterm(self, *given: object) -> None:
                 loop.call_soon_threadsafe(stop)
 
-        self.runner = Stoppable(name=f"headstart {self.study.name}", query_seconds=POLL, limit=None)
+        self.runner = Stoppable(name=f"headstart {self.study.name}", query_seconds=POLL, prefetch_seconds=0, limit=None)
         await self._register()
         others = [asyncio.create_task(self._follow_file())] if self.path.is_file() else []
         if self.when.watch:
@@ -158,6 +158,7 @@ async def deployment_of(
         schedules: as `read_schedules` gives them.
     """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import EntrypointType
 
     from flows.transfer import transfer
 
@@ -172,6 +173,7 @@ async def deployment_of(
         description=f"Headstart: the study {study.name}. A run does only what is not done yet.",
         tags=[study.name],
         paused=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
 
 
