@@ -90,7 +90,9 @@ class _Served:
             def handle_sigterm(self, *given: object) -> None:
                 loop.call_soon_threadsafe(stop)
 
-        self.runner = Stoppable(name=f"headstart {self.study.name}", query_seconds=POLL, prefetch_seconds=0, limit=None)
+        self.runner = Stoppable(
+            name=f"headstart {self.study.name}", query_seconds=POLL, prefetch_seconds=0, limit=None
+        )
         await self._register()
         others = [asyncio.create_task(self._follow_file())] if self.path.is_file() else []
         if self.when.watch:

@@ -30,9 +30,9 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
         Cancelled: if somebody cancelled the run in the UI.
     """
     api = connect()  # before a flow is imported
-    print(f"headstart: {study.name}{f', at {api}' if api else ''}", file=sys.stderr, flush=True)
+    _tell(f"headstart: {study.name}")
     if hint and api is None:
-        print(f"  {HINT}", file=sys.stderr, flush=True)
+        _tell(f"  {HINT}")
     from prefect.exceptions import CancelledRun
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -51,11 +51,13 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
 
 
 def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
-    """Make a hook that tells the guard what runs, and where."""
+    """Make a hook that tells the guard what runs and where, and the user where to watch it."""
+    from prefect.utilities.urls import url_for
 
     def tell(flow: Any, flow_run: Any, state: Any) -> None:
         if api is not None:
             guard.tell(api=api, run=str(flow_run.id))
+            _tell(f"  watch it at {url_for('flow-run', flow_run.id)}")
             return
         from prefect.server.api.server import SubprocessASGIServer
 
@@ -64,6 +66,10 @@ def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
         guard.tell(api=server.api_url, run=str(flow_run.id), **({"server": pid} if pid else {}))
 
     return tell
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
