@@ -15,7 +15,7 @@ demo: .venv/.demo
 test: .venv/.test
 	$(BIN)/python -m pytest -m "not slow and not soak"
 
-test-all: .venv/.test .venv/.demo
+test-all: .venv/.acceptance
 	$(BIN)/python -m pytest -m "not soak"
 
 soak: .venv/.test

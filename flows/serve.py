@@ -160,7 +160,7 @@ async def deployment_of(
         schedules: as `read_schedules` gives them.
     """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.deployments.runner import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.transfer import transfer
 

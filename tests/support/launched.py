@@ -303,21 +303,17 @@ def remembered(home: Path) -> Remembered | None:
 
 @functools.cache
 def _the_ui(base: Path) -> Ui:
+    base.mkdir()
     home, artifacts, port = base / "home", base / "artifacts", free_port()
     told = headstart(home, base, "ui", "--port", str(port), "--artifacts", str(artifacts))
     assert told.end() == 0, told.err
     return Ui(home, artifacts, port, told.out)
 
 
-@functools.cache
-def _base(factory: pytest.TempPathFactory) -> Path:
-    return factory.mktemp("ui")
-
-
 @pytest.fixture(scope="session")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """One server for all test files that name it: `ui = launched.ui`."""
-    base = _base(tmp_path_factory)
+    base = tmp_path_factory.getbasetemp() / "ui"
     try:
         yield _the_ui(base)
     finally:
