@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -181,7 +180,8 @@ def test_stopping_ends_no_process_that_only_a_note_names(tmp_path, launch):
 
 
 def test_the_server_listens_to_this_machine_alone(ui):
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").open()]
+    lines = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")).splitlines()
+    rows = [line.split() for line in lines]
     listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{ui.port:04X}")]
     assert listening == [f"0100007F:{ui.port:04X}"]
 
@@ -222,7 +222,9 @@ def test_the_own_page_may_listen_to_events(ui):
     assert listen(ui, ui.address) == "auth_success"
 
 
-@pytest.mark.xfail(strict=True, reason="the server looks at no origin: any page may read events by a WebSocket")
+@pytest.mark.xfail(
+    strict=True, reason="the server looks at no origin: any page may read events by a WebSocket"
+)
 def test_no_page_of_elsewhere_may_listen_to_events(ui):
     """Browsers open sockets to anywhere; only the server can refuse, by the page's origin."""
     with pytest.raises(InvalidStatus):

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from flows.server import Remembered, find_running
 
 HEADSTART = (sys.executable, "-m", "flows")
 SLOW_RUN = (sys.executable, str(Path(__file__).with_name("slow_run.py")))
+"""Then LOG, PAUSE, SHARD and the words of `headstart`."""
 MARK = "HEADSTART_TEST_MARK"
 PATIENCE = 120.0
 """Seconds; a machine may have others to serve."""
@@ -133,6 +136,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def paint_classes(folder: Path, samples: int) -> Path:
+    """Draw noisy pictures in two classes, dark and bright; no two are the same."""
+    rng = np.random.default_rng(0)
+    for number in range(samples):
+        name, least = ("dark", 0) if number % 2 else ("bright", 128)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(least, least + 128, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
 
 
 STUDY = """
@@ -353,7 +367,9 @@ def home_with_tables(ui: Ui, home: Path) -> Path:
     return home
 
 
-def states_in(home: Path, table: str) -> dict[str, str]:
-    """Read from the database in which states runs are: name -> state."""
+def history(home: Path) -> list[tuple[str, dict[str, str]]]:
+    """Read from a home's database how each flow run ended, and each of its task runs, by name; the oldest first."""
+    tasks = "SELECT name, state_name FROM task_run WHERE flow_run_id = ? ORDER BY expected_start_time"
     with closing(sqlite3.connect(home / "headstart.db")) as database:
-        return dict(database.execute(f"SELECT name, state_name FROM {table} ORDER BY start_time"))  # noqa: S608
+        runs = database.execute("SELECT id, state_name FROM flow_run ORDER BY start_time").fetchall()
+        return [(state, dict(database.execute(tasks, [run]).fetchall())) for run, state in runs]
