@@ -33,6 +33,7 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
     _tell(f"headstart: {study.name}")
     if hint and api is None:
         _tell(f"  {HINT}")
+    from prefect import tags
     from prefect.exceptions import CancelledRun
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -41,6 +42,7 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
     with (
         _ended_politely(),
         Guard() as guard,
+        tags(study.name),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # the guard says more, and sooner
     ):
         try:

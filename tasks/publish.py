@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.caching import stage
 from tasks.core.markdown import leaderboard, page
+from tasks.core.plots import plots
 
 
 @stage("publish")
@@ -19,7 +20,7 @@ def publish(study: str, summary: dict[str, Any], link: str) -> None:
     """
     create_table_artifact(leaderboard(summary), key=f"scores-{_slug(study)}", description=f"{study}: scores")
     create_markdown_artifact(
-        page(summary, link), key=f"report-{_slug(study)}", description=f"{study}: report"
+        page(summary, link, plots(summary)), key=f"report-{_slug(study)}", description=f"{study}: report"
     )
 
 

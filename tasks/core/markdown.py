@@ -1,14 +1,11 @@
 """A run in a few lines of Markdown, for the Prefect UI."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.core.history import alike
 
 UNKNOWN = "–"
-BARS = "▁▂▃▄▅▆▇█"
-RUNS = 30
-"""Earlier runs that the line of scores shows at most."""
 
 
 def leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -20,16 +17,16 @@ def leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def page(summary: dict[str, Any], link: str) -> str:
+def page(summary: dict[str, Any], link: str, pictures: Mapping[str, str]) -> str:
     """Say what the run found, how it compares with earlier ones, what it did, and where the report lies.
 
     Args:
         summary: as `summary.json` holds it.
         link: where the report is to be had.
+        pictures: a title -> where the picture is to be had.
     """
-    return "\n".join(
-        [*_found(summary), "", *_table(summary), "", *_history(summary), *_did(summary), "", *_at(link)]
-    )
+    parts = (_found(summary), _table(summary), _drift(summary), _drawn(pictures), _did(summary), _at(link))
+    return "\n\n".join(text for part in parts if (text := "\n".join(part)))
 
 
 def _found(summary: dict[str, Any]) -> Iterator[str]:
@@ -60,21 +57,19 @@ def _less(less: dict[str, Any] | None) -> str:
     return f"{100 * less['value']:+.1f}{', real' if less['real'] else ''}"
 
 
-def _history(summary: dict[str, Any]) -> Iterator[str]:
-    """How the headline score moved from run to run of the same measure."""
-    values = [float(run["value"]) for run in alike(summary["history"])][-RUNS:]
-    if len(values) < 2:
-        return
-    yield f"Since the last run: **{100 * (values[-1] - values[-2]):+.1f} points**."
-    yield f"The last {len(values)} runs: {line(values)}"
-    yield ""
+def _drift(summary: dict[str, Any]) -> Iterator[str]:
+    """How the headline score moved since the last run of the same measure."""
+    values = [float(run["value"]) for run in alike(summary["history"])]
+    if len(values) > 1:
+        yield f"Since the last run: **{100 * (values[-1] - values[-2]):+.1f} points**."
 
 
-def line(values: list[float]) -> str:
-    """Draw values as a line of small bars, the lowest the smallest."""
-    low, span = min(values), max(values) - min(values)
-    last = len(BARS) - 1
-    return "".join(BARS[round((value - low) / span * last) if span else last // 2] for value in values)
+def _drawn(pictures: Mapping[str, str]) -> Iterator[str]:
+    for title, place in pictures.items():
+        yield f"![{_text(title)}]({place})"
+        yield ""
+        yield f"*{_text(title)}*"
+        yield ""
 
 
 def _did(summary: dict[str, Any]) -> Iterator[str]:

@@ -104,13 +104,8 @@ def render(
         unsure: the samples that the chosen experiment is most unsure of.
         suspects: the first of the suspected label errors.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": _percent, "points": _points, "told": _told, "tick": _tick}
-    environment.filters |= {"name": _name, "time": told_time}
-    environment.tests["known"] = _known
-    page = environment.get_template("report.html.j2").render(
+    template = templates().get_template("report.html.j2")
+    page = template.render(
         summary=summary,
         matrix=matrix,
         shares=matrix.shares().tolist(),
@@ -138,6 +133,17 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "past": history_plot(alike(history)),
         "drift": read_drift(history),
     }
+
+
+def templates() -> Environment:
+    """Open the page's templates, with the words that they use for numbers."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "told": _told, "tick": _tick}
+    environment.filters |= {"name": _name, "time": told_time}
+    environment.tests["known"] = _known
+    return environment
 
 
 def _percent(share: float | None) -> str:

@@ -33,7 +33,15 @@ def taken(ui: Ui) -> int:
 
 def start(launch: Callable[..., Launched], ui: Ui, folder: Path, study: Path, pause: float) -> Launched:
     """Start a run that believes that it has a GPU."""
-    words = (str(folder / "log"), str(pause), "8", "run", str(study), "--artifacts", str(folder / "artifacts"))
+    words = (
+        str(folder / "log"),
+        str(pause),
+        "8",
+        "run",
+        str(study),
+        "--artifacts",
+        str(folder / "artifacts"),
+    )
     support = {"PYTHONPATH": str(Path(launched.__file__).parent)}
     return launch((sys.executable, "-c", PRETEND, *words), ui.home, folder, support)
 
