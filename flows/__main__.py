@@ -89,8 +89,11 @@ def _ui(given: argparse.Namespace) -> int:
             f"stopped the server at {stopped.address}" if stopped else "no server of headstart ui is running"
         )
         return DONE
-    running = server.start(_outputs(given), given.port)
+    artifacts = _outputs(given)
+    running = server.start(artifacts, given.port)
     print(f"{running.address}  (runs report there from now on; headstart ui --stop ends it)")
+    if running.artifacts != str(artifacts):
+        print(f"it was started before, and links to the reports in {running.artifacts}")
     return DONE
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.server import connect
 from flows.study import Study, load_study
@@ -65,6 +65,8 @@ def serve_study(path: Path, sets: Sequence[str], artifacts: Path, when: When) ->
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(served.run())
     _tell(f"{study.name}: no longer served; its schedule is paused")
+    if served.problem is not None:
+        raise HeadstartError(f"watching files failed: {served.problem}") from served.problem
 
 
 @dataclass
@@ -77,12 +79,14 @@ class _Served:
     artifacts: Path
     when: When
     schedules: "list[SCHEDULE_TYPES]"
+    problem: BaseException | None = None
 
     async def run(self) -> None:
         """Serve until this process is ended."""
         from prefect.runner import Runner
 
-        loop, stop = asyncio.get_running_loop(), _stopper(asyncio.current_task())
+        loop, self.stop = asyncio.get_running_loop(), _stopper(asyncio.current_task())
+        stop = self.stop
 
         class Stoppable(Runner):
             """Prefect's own handler calls from outside of the loop what only the loop can run."""
@@ -94,14 +98,29 @@ class _Served:
             name=f"headstart {self.study.name}", query_seconds=POLL, prefetch_seconds=0, limit=None
         )
         await self._register()
-        others = [asyncio.create_task(self._follow_file())] if self.path.is_file() else []
+        others = [self._beside(self._follow_file())] if self.path.is_file() else []
         if self.when.watch:
-            self.watching = asyncio.create_task(self._watch())
+            self.watching = self._beside(self._watch())
         try:
             await self.runner.start()
         finally:
             for each in (*others, *([self.watching] if self.when.watch else [])):
                 each.cancel()
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something beside serving; if it fails, serving ends, since nobody would notice otherwise."""
+
+        def look(done: "asyncio.Task[None]") -> None:
+            error = None if done.cancelled() else done.exception()
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if error is not None:
+                self.problem = error
+                self.stop()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(look)
+        return task
 
     async def _register(self) -> None:
         deployment = await deployment_of(self.study, self.artifacts, self.when, self.schedules)
@@ -122,7 +141,7 @@ class _Served:
             _tell(f"{self.study.name}: {self.path.name} read again")
             if self.when.watch:
                 self.watching.cancel()  # its data may lie elsewhere now
-                self.watching = asyncio.create_task(self._watch())
+                self.watching = self._beside(self._watch())
 
     async def _watch(self) -> None:
         """Start a run now, for what has changed so far, and whenever the data change."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
@@ -94,9 +94,8 @@ def connect() -> str | None:
     running = find_running()
     if running is not None:
         os.environ["PREFECT_API_URL"] = running.api
-    elif not any(name.startswith("PREFECT_SERVER_DATABASE") for name in _configured()):
-        prefect_home().mkdir(parents=True, exist_ok=True)
-        os.environ[DATABASE] = own_database()
+    else:
+        os.environ.update(_database())
     refresh_global_settings_context()
     return running.api if running else None
 
@@ -124,9 +123,15 @@ def report_link(place: Path) -> str:
     return str(place / "report.html")
 
 
-def own_database() -> str:
-    """Name the database of ours, beside the user's own Prefect's: another version of Prefect may use that."""
-    return f"sqlite+aiosqlite:///{prefect_home() / 'headstart.db'}"
+def _database() -> dict[str, str]:
+    """Set a database of ours, unless one is configured; Prefect's usual one may be in use by another version."""
+    from prefect.settings import get_current_settings
+
+    configured = get_current_settings().to_environment_variables(exclude_unset=True)
+    if any(name.startswith("PREFECT_SERVER_DATABASE") for name in configured):
+        return {}
+    prefect_home().mkdir(parents=True, exist_ok=True)
+    return {DATABASE: f"sqlite+aiosqlite:///{prefect_home() / 'headstart.db'}"}
 
 
 def find_running() -> Remembered | None:
@@ -180,21 +185,15 @@ def stop() -> Remembered | None:
 
 def _check_own(url: str) -> None:
     """Refuse a server of the user's settings that does not answer: the run would only wait for it."""
-    if "prefect.cloud" in url:
-        return  # it wants a key; Prefect itself says what is wrong
     try:
         with build_opener().open(f"{url}/health", timeout=10):
             return
+    except HTTPError:
+        return  # it answers; what it wants, Prefect says better
     except (OSError, ValueError):
         raise RequestError(
             f"PREFECT_API_URL: no server answers at {url}; start it, or unset it to run without one"
         ) from None
-
-
-def _configured() -> dict[str, str]:
-    from prefect.settings import get_current_settings
-
-    return get_current_settings().to_environment_variables(exclude_unset=True)
 
 
 def _note() -> Path:
@@ -236,7 +235,6 @@ def _free_port(wanted: int | None) -> int:
 
 def _launch(artifacts: Path, port: int) -> int:
     """Start the server as a process of its own, which outlives this one and its terminal."""
-    configured = {name for name in os.environ if name.startswith("PREFECT_SERVER_DATABASE")}
     address = f"http://{HOST}:{port}"
     environment = {
         **os.environ,
@@ -247,7 +245,7 @@ def _launch(artifacts: Path, port: int) -> int:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{address},http://localhost:{port}",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "HEADSTART_REPORTS": str(artifacts / "studies"),
-        **({} if configured else {DATABASE: own_database()}),
+        **_database(),
     }
     environment.pop("PREFECT_API_URL", None)
     words = ["-m", "uvicorn", "--factory", "flows.ui_app:create", "--host", HOST, "--port", str(port)]

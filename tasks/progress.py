@@ -2,15 +2,21 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import TaskRunContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
 from tasks.core.errors import Cancelled
+
+NO_ANSWER = (httpx.HTTPError, PrefectHTTPStatusError)
+"""A server that is away for a while shall not cost the work."""
 
 EVERY = 1.0
 """Seconds between two updates of a terminal line or a Prefect artifact."""
@@ -62,7 +68,8 @@ class Progress:
                 print(f"\r\x1b[K  {self}", end="", file=sys.stderr, flush=True)
         if now - self.looked >= EVERY_LOOK:
             self.looked = now
-            stop_if_cancelled()
+            with suppress(*NO_ANSWER):
+                stop_if_cancelled()
         if now - self.logged >= EVERY_LINE:
             self.logged = now
             get_run_logger().info(str(self))
@@ -76,6 +83,10 @@ class Progress:
         return f"{self.what} {self.done:,} of {self.total:,} · {speed}{left:.0f} s left"
 
     def _publish(self) -> None:
+        with suppress(*NO_ANSWER):
+            self._show_in_prefect()
+
+    def _show_in_prefect(self) -> None:
         percent = 100.0 * self.done / max(self.total, 1)
         if self.artifact is None:
             self.artifact = create_progress_artifact(progress=percent, description=str(self))  # type: ignore[assignment]
