@@ -2,6 +2,8 @@
 
 import signal
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,10 +135,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f'folder = "{paint_classes(tmp_path_factory.mktemp("data") / "pictures", SAMPLES)}"'
 
 
-@pytest.fixture(scope="module")
-def killed(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+Chain = Callable[[Ui, str, Path], Runs]
+
+
+def kill_and_go_on(ui: Ui, data: str, base: Path) -> Runs:
     """Killed by SIGKILL; then completed; then unchanged."""
-    slow = Slow(write_study(tmp_path_factory.mktemp("killed") / "killed.toml", data), ui.home, ui.artifacts)
+    slow = Slow(write_study(base / "killed.toml", data), ui.home, ui.artifacts)
     found = Runs()
     found.note(slow, slow.midway())
     found.runs[0].signal(signal.SIGKILL)
@@ -147,10 +151,8 @@ def killed(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return found
 
 
-@pytest.fixture(scope="module")
-def cancelled(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def cancel_and_go_on(ui: Ui, data: str, base: Path) -> Runs:
     """Cancelled over the API, as the UI does; then completed."""
-    base = tmp_path_factory.mktemp("cancelled")
     slow = Slow(write_study(base / "cancelled.toml", data), ui.home, base / "artifacts")
     found = Runs([slow.midway(0.5, ALL)])
     ui.api.cancel(ui.api.flow_runs("cancelled")[0]["id"])
@@ -159,6 +161,50 @@ def cancelled(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> Ru
     found.note(slow, slow.quick())
     found.ids = [each["id"] for each in ui.api.flow_runs("cancelled")]
     return found
+
+
+def kill_and_go_on_alone(ui: Ui, data: str, base: Path) -> Runs:
+    """Without a server: killed by SIGKILL; then completed; then unchanged, and not told of the UI."""
+    home = home_with_tables(ui, base / "home")
+    slow = Slow(write_study(base / "alone.toml", data), home, base / "artifacts")
+    found = Runs()
+    found.note(slow, slow.midway())
+    found.runs[0].signal(signal.SIGKILL)
+    found.wait_for_end()
+    found.histories.append(history(home))
+    found.note(slow, slow.quick())
+    found.histories.append(history(home))
+    found.note(slow, slow.quick("--no-ui-hint"))
+    found.histories.append(history(home))
+    return found
+
+
+@pytest.fixture(scope="module")
+def chains(
+    ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Chain], "Future[Runs]"]]:
+    """Chains of runs, which go on beside each other and the tests; each is started once."""
+    with ThreadPoolExecutor() as pool:
+        started = {
+            chain: pool.submit(chain, ui, data, tmp_path_factory.mktemp(chain.__name__))
+            for chain in (kill_and_go_on, cancel_and_go_on, kill_and_go_on_alone)
+        }
+        yield started.__getitem__
+
+
+@pytest.fixture(scope="module")
+def killed(chains: Callable[[Chain], "Future[Runs]"]) -> Runs:
+    return chains(kill_and_go_on).result()
+
+
+@pytest.fixture(scope="module")
+def cancelled(chains: Callable[[Chain], "Future[Runs]"]) -> Runs:
+    return chains(cancel_and_go_on).result()
+
+
+@pytest.fixture(scope="module")
+def alone(chains: Callable[[Chain], "Future[Runs]"]) -> Runs:
+    return chains(kill_and_go_on_alone).result()
 
 
 # On the server of `headstart ui`
@@ -263,24 +309,6 @@ def test_a_run_that_cannot_be_is_failed_with_its_one_line_and_not_tried_again(ui
 # On a server of its own
 
 
-@pytest.fixture(scope="module")
-def alone(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Killed by SIGKILL; then completed; then unchanged, and not told of the UI."""
-    base = tmp_path_factory.mktemp("alone")
-    home = home_with_tables(ui, base / "home")
-    slow = Slow(write_study(base / "alone.toml", data), home, base / "artifacts")
-    found = Runs()
-    found.note(slow, slow.midway())
-    found.runs[0].signal(signal.SIGKILL)
-    found.wait_for_end()
-    found.histories.append(history(home))
-    found.note(slow, slow.quick())
-    found.histories.append(history(home))
-    found.note(slow, slow.quick("--no-ui-hint"))
-    found.histories.append(history(home))
-    return found
-
-
 def test_a_run_without_a_server_says_once_how_to_have_a_ui(alone):
     assert alone.runs[1].end() == 0, alone.runs[1].err
     assert alone.runs[1].err.count(HINT) == 1
@@ -351,6 +379,7 @@ def ended(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[i
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_says_so_keeps_what_is_done_and_leaves_nothing(ended, number):
     found = ended[number]
@@ -364,6 +393,7 @@ def test_a_run_that_is_stopped_says_so_keeps_what_is_done_and_leaves_nothing(end
     assert found.run.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_is_not_left_running_in_the_history(ended, number):
     [(state, stages)] = history(ended[number].home)
@@ -372,6 +402,7 @@ def test_a_run_that_is_stopped_is_not_left_running_in_the_history(ended, number)
     assert stages[titles("ended")[1]] in ("Crashed", "Cancelled", "Failed")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_run_that_failed_with_a_server_of_its_own(ui, tmp_path):
     study = write_study(tmp_path / "failed.toml", f'folder = "{paint_classes(tmp_path / "pictures", 8)}"')
     (tmp_path / "pictures" / "dark" / "1.png").write_text("no picture")
