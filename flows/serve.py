@@ -1,13 +1,17 @@
 """A study on a schedule: a deployment that the Prefect UI can start, and a process that runs it when it is due."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
 
 from flows.server import connect
 from flows.study import Study, load_study
@@ -17,6 +21,7 @@ from tasks.core.errors import HeadstartError, RequestError
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import SCHEDULE_TYPES
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
 
 POLL = 2.0
 """Seconds between two looks for runs that are due."""
@@ -82,30 +87,23 @@ class _Served:
     problem: BaseException | None = None
 
     async def run(self) -> None:
-        """Serve until this process is ended."""
-        from prefect.runner import Runner
-
+        """Serve until this process is told to end."""
         loop, self.stop = asyncio.get_running_loop(), _stopper(asyncio.current_task())
-        stop = self.stop
-
-        class Stoppable(Runner):
-            """Prefect's own handler calls from outside of the loop what only the loop can run."""
-
-            def handle_sigterm(self, *given: object) -> None:
-                loop.call_soon_threadsafe(stop)
-
-        self.runner = Stoppable(
-            name=f"headstart {self.study.name}", query_seconds=POLL, prefetch_seconds=0, limit=None
-        )
-        await self._register()
-        others = [self._beside(self._follow_file())] if self.path.is_file() else []
-        if self.when.watch:
-            self.watching = self._beside(self._watch())
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.stop)
+        self.runner = _runner(self.study.name, partial(loop.call_soon_threadsafe, self.stop))
         try:
+            await self._register()
+            if self.path.is_file():
+                self._beside(self._follow_file())
+            if self.when.watch:
+                self.watching = self._beside(self._watch())
             await self.runner.start()
         finally:
-            for each in (*others, *([self.watching] if self.when.watch else [])):
+            for each in asyncio.all_tasks(loop) - {asyncio.current_task()}:
                 each.cancel()
+            with suppress(httpx.HTTPError):  # the server may have been stopped first
+                await _leave(f"{FLOW}/{self.study.name}")
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do something beside serving; if it fails, serving ends, since nobody would notice otherwise."""
@@ -157,9 +155,65 @@ class _Served:
             for stream in streams:
                 group.create_task(feed(news, stream))
             while True:
-                if changed := await gathered(news):
+                changed = await gathered(news)
+                if changed:
                     _tell(f"{self.study.name}: {len(changed)} files are new, changed or gone")
-                    await arun_deployment(f"{FLOW}/{self.study.name}", timeout=0, as_subflow=False)
+                await arun_deployment(f"{FLOW}/{self.study.name}", timeout=0, as_subflow=False)
+
+
+def _runner(name: str, stop: Callable[[], object]) -> "Runner":
+    from prefect.runner import Runner
+
+    class Stoppable(Runner):
+        """Prefect's own handler calls from outside of the loop what only the loop can run."""
+
+        def handle_sigterm(self, *given: object) -> None:
+            stop()
+
+    return Stoppable(
+        name=f"headstart {name}",
+        query_seconds=POLL,
+        prefetch_seconds=0,
+        limit=None,
+        pause_on_shutdown=False,  # `_leave` does, also where serving ends before it has begun
+    )
+
+
+async def _leave(name: str) -> None:
+    """Pause a deployment that nobody serves now, and say of its runs that they have ended with that."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Cancelled
+
+    under_way = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    ended: State[Any] = Cancelled(
+        message="Serving ended. What is done is kept: the next run goes on from there."
+    )
+    async with get_client() as client:
+        try:
+            deployment = await client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return  # it ends before it has begun
+        await client.pause_deployment(deployment.id)
+        runs = await client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=under_way)),
+        )
+        for run in runs:
+            await client.set_flow_run_state(run.id, ended, force=True)
+            within = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+            for task in await client.read_task_runs(flow_run_filter=within):
+                if task.state is not None and not task.state.is_final():
+                    await client.set_task_run_state(task.id, ended, force=True)
 
 
 def _stopper(task: "asyncio.Task[None] | None") -> Callable[[], object]:

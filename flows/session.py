@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,8 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
         tags(study.name),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # the guard says more, and sooner
     ):
+        if api is None:
+            _tell_of_server(guard)
         try:
             watched = transfer.with_options(on_running=[_telling(guard, api)])
             return watched(study, artifacts)
@@ -54,20 +58,29 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
 
 def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
     """Make a hook that tells the guard what runs and where, and the user where to watch it."""
+    from prefect.server.api.server import SubprocessASGIServer
     from prefect.utilities.urls import url_for
 
     def tell(flow: Any, flow_run: Any, state: Any) -> None:
+        guard.tell(api=api or SubprocessASGIServer().api_url, run=str(flow_run.id))
         if api is not None:
-            guard.tell(api=api, run=str(flow_run.id))
             _tell(f"  watch it at {url_for('flow-run', flow_run.id)}")
-            return
-        from prefect.server.api.server import SubprocessASGIServer
-
-        server = SubprocessASGIServer()  # the one of this process
-        pid = server.server_process and server.server_process.pid
-        guard.tell(api=server.api_url, run=str(flow_run.id), **({"server": pid} if pid else {}))
 
     return tell
+
+
+def _tell_of_server(guard: Guard) -> None:
+    """Tell the guard of this process's embedded server as soon as it is started, which is when a flow first asks."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()  # the one of this process
+
+    def look() -> None:
+        while server.server_process is None:
+            time.sleep(0.01)
+        guard.tell(server=server.server_process.pid)
+
+    threading.Thread(target=look, name="embedded server", daemon=True).start()
 
 
 def _tell(line: str) -> None:

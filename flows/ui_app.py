@@ -1,18 +1,20 @@
 """What `headstart ui` serves: Prefect's API and UI, and beside them the reports that its artifacts link to."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prefect.server.api.server import create_app
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.server import ABOUT, HOST, REPORTS
 
@@ -20,6 +22,30 @@ from flows.server import ABOUT, HOST, REPORTS
 async def about(request: Request) -> JSONResponse:
     """Say which process this is: whoever remembers the address may be wrong."""
     return JSONResponse({"pid": os.getpid(), "reports": os.environ["HEADSTART_REPORTS"]})
+
+
+class OwnPagesAlone:
+    """Refuses what pages of elsewhere ask for.
+
+    Browsers let them open sockets and send what needs no body, and leave it to the server to look.
+
+    Args:
+        app: what is guarded.
+        origins: of the pages that may.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self.app, self.origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI's
+        has_origin = scope["type"] in ("http", "websocket")
+        origin = Headers(scope=scope).get("origin") if has_origin else None
+        if origin is None or origin in self.origins:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+        else:
+            await PlainTextResponse("not from that page", 403)(scope, receive, send)
 
 
 def create() -> Starlette:
@@ -39,6 +65,9 @@ def create() -> Starlette:
             Mount(REPORTS, StaticFiles(directory=reports)),
             Mount("/", prefect),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+            Middleware(OwnPagesAlone, origins=os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")),
+        ],
         lifespan=lifespan,
     )

@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled as CancelledState
+from prefect.transactions import get_transaction
 
 from tasks.core.digest import digest_value
 from tasks.core.errors import Cancelled, may_pass
@@ -97,6 +98,8 @@ def _cancellable(work: Callable[P, R]) -> Callable[P, R]:
         try:
             return work(*args, **kwargs)
         except Cancelled as wish:
+            if (kept := get_transaction()) is not None:
+                kept.write_on_commit = False  # or the next run would be answered with this
             state: State[R] = CancelledState(message=str(wish))
             return cast(R, state)  # Prefect takes a returned state for the task's own
 

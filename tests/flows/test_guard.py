@@ -216,7 +216,6 @@ def server_of(run: Launched) -> int | None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the guard is told of the embedded server only once that answers")
 def test_a_run_that_is_killed_while_its_server_starts_leaves_nothing(ui, launch, tmp_path, pictures):
     study = write_study(tmp_path / "early.toml", f'folder = "{pictures}"')
     home = home_with_tables(ui, tmp_path / "home")

@@ -282,7 +282,6 @@ def test_a_second_run_is_skipped_and_serving_that_ends_leaves_nothing(skipping):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a run that ends with serving reads Running for ever")
 def test_a_run_that_was_under_way_when_serving_ended_is_not_left_running(skipping):
     until(
         lambda: skipping.served.api.state(skipping.first) in ("Crashed", "Cancelled", "Failed"),
@@ -323,15 +322,8 @@ def skipping(ui: Ui, tmp_path_factory: pytest.TempPathFactory, artifacts: Path) 
     served.process.end_all()
 
 
-UNHEARD = pytest.mark.xfail(
-    strict=True, reason="serving does not listen to SIGHUP: a closed terminal kills it"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=UNHEARD)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_study_is_paused_once_it_is_not_served_and_no_longer_when_it_is_served_again(serving, number):
     served = serving(f"again-{number.name.lower()}", "--cron", "0 3 * * *")
     for _ in range(2):
@@ -344,7 +336,6 @@ def test_a_study_is_paused_once_it_is_not_served_and_no_longer_when_it_is_served
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="what ends serving before it polls leaves the schedule as it is")
 def test_serving_that_is_ended_while_it_starts_leaves_the_study_paused(serving):
     served = serving("early", "--cron", "0 3 * * *")
     served.launch()
@@ -411,7 +402,6 @@ def test_new_files_start_a_run(watching):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the empty set of changes that stands for the first run starts none")
 def test_a_study_that_is_watched_is_run_at_once_for_what_has_changed_before(watching):
     watching.served.start()
     until(lambda: watching.ended(1), "a run is done", 40)

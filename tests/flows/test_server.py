@@ -254,9 +254,6 @@ def test_the_own_page_may_listen_to_events(ui):
     assert listen(ui, ui.address) == "auth_success"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the server looks at no origin: any page may read events by a WebSocket"
-)
 def test_no_page_of_elsewhere_may_listen_to_events(ui):
     """Browsers open sockets to anywhere; only the server can refuse, by the page's origin."""
     with pytest.raises(InvalidStatus):

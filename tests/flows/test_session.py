@@ -282,7 +282,6 @@ def test_a_cancelled_run_and_its_stage_read_cancelled(ui, cancelled):
     assert stages(ui, cancelled.ids[0]) == begun("cancelled", "Cancelled")
 
 
-@pytest.mark.xfail(strict=True, reason="Prefect keeps the nothing of a cancelled stage as its cached answer")
 def test_the_run_after_a_cancelled_one_does_the_rest_and_no_sample_again(cancelled):
     assert cancelled.runs[1].end() == 0, cancelled.runs[1].err
     first, second = map(set, cancelled.forwarded)
