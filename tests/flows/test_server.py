@@ -327,3 +327,8 @@ def test_a_server_of_the_settings_that_does_not_answer_is_refused_in_one_line(tm
     assert told.end() == 2
     [line] = told.err.splitlines()
     assert f"no server answers at {url}" in line
+
+
+def test_a_page_of_elsewhere_may_not_even_send_what_needs_no_body(ui):
+    assert ask(ui, "/api/health", "POST", **EVIL).status == 403
+    assert ask(ui, "/api/health", Origin=ui.address).status == 200
