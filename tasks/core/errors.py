@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -56,9 +55,9 @@ def check_reachable(path: Path, error: OSError) -> None:
         error: what reading it gave.
 
     Raises:
-        Unreachable: if its folder cannot be listed either, or the file system does not answer.
+        Unreachable: if its folder is gone, too, or the file system does not answer.
     """
-    if may_pass(error) or not any(_listed(path.parent)):
+    if may_pass(error) or not path.parent.is_dir():
         reason = error.strerror or str(error)
         raise Unreachable(f"{path.parent}: cannot be reached ({reason}, {path.name}); is its share there?")
 
@@ -69,15 +68,10 @@ def check_place(folder: Path) -> None:
     Raises:
         Unreachable: if it holds nothing.
     """
-    if not any(_listed(folder)):
-        raise Unreachable(f"{folder}: cannot be reached, or is empty; is its share mounted?")
-
-
-def _listed(folder: Path) -> Iterator[bool]:
-    """Yield True for each thing in a folder; nothing if it cannot be listed."""
     try:
         with os.scandir(folder) as found:
-            for _ in found:
-                yield True
+            holds_something = next(found, None) is not None
     except OSError:
-        return
+        holds_something = False
+    if not holds_something:
+        raise Unreachable(f"{folder}: cannot be reached, or is empty; is its share mounted?")
