@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.core.artifacts import Artifacts
+from tasks.core.checks import size
 from tasks.core.errors import RequestError
 from tasks.core.housekeeping import (
     SetEntry,
@@ -54,9 +55,9 @@ def cache_ls(artifacts: Path) -> int:
     sets = list_sets(here)
     if sets:
         console.print(_set_table(sets))
-    console.print(f"{len(sets)} feature sets: {_bytes(sum(entry.bytes for entry in sets))}")
+    console.print(f"{len(sets)} feature sets: {size(sum(entry.bytes for entry in sets))}")
     for name, place in (("heads", here.heads), ("converted networks", here.engines)):
-        console.print(f"{name}: {_bytes(size_of(place) if place.exists() else 0)}")
+        console.print(f"{name}: {size(size_of(place) if place.exists() else 0)}")
     if damaged := sum(entry.damaged for entry in sets):
         console.print(f'{damaged} shards are damaged; "headstart cache verify" tells which')
     return DONE
@@ -95,11 +96,11 @@ def cache_gc(
         None if keep is None else parse_size(keep),
     )
     gone = [removal for removal in removals if dry_run or remove(here, removal)]
-    rows = [(_place(each.path, artifacts), each.reason, _bytes(each.bytes)) for each in gone]
+    rows = [(_place(each.path, artifacts), each.reason, size(each.bytes)) for each in gone]
     if rows:
         console.print(_table(("would be removed" if dry_run else "removed", "why", "size"), rows))
     total = sum(removal.bytes for removal in gone)
-    console.print(f"{_bytes(total)} would be freed" if dry_run else f"{_bytes(total)} freed")
+    console.print(f"{size(total)} would be freed" if dry_run else f"{size(total)} freed")
     return DONE
 
 
@@ -118,7 +119,7 @@ def _set_table(sets: Sequence[SetEntry]) -> Table:
             entry.view,
             entry.dtype,
             f"{entry.samples:,}",
-            _bytes(entry.bytes),
+            size(entry.bytes),
             f"{datetime.fromtimestamp(entry.used).astimezone():%Y-%m-%d %H:%M}",
             ", ".join(entry.engines),
             entry.folder.name[:8],
@@ -139,11 +140,3 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def _place(path: Path, artifacts: Path) -> str:
     return str(path.relative_to(artifacts))
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
