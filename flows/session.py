@@ -29,7 +29,7 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
         What `summary.json` holds.
 
     Raises:
-        Cancelled: if somebody cancelled the run in the UI.
+        Cancelled: if somebody cancelled the run.
     """
     api = connect()  # before a flow is imported
     _tell(f"headstart: {study.name}")

@@ -63,9 +63,9 @@ class Data(Table):
     root: Path | None = Field(
         None, description="where the manifest's relative paths start; its own folder if not given"
     )
-    target: Name = FOLDER_TARGET
+    target: Annotated[Name, Field(description="column to predict")] = FOLDER_TARGET
     weight: str | None = Field(None, description="column of sample weights")
-    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_bad: Annotated[float, Field(ge=0, le=1, description="share of samples that may be set aside")] = 0.05
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -96,10 +96,12 @@ class SplitSettings(Table):
     """How training and test parts are made."""
 
     name: Name
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
-    stratify: tuple[str, ...] = ()
-    group: str | None = None
+    test: Annotated[float, Field(gt=0, lt=1, description="share of the samples that are tested on")] = 0.25
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, description="one split each")] = (0, 1, 2, 3, 4)
+    stratify: tuple[str, ...] = Field(
+        (), description="columns whose values keep their shares; the target if none"
+    )
+    group: str | None = Field(None, description="column; samples that share its value stay on one side")
     column: str | None = Field(None, description="column that says train or test, instead of the above")
     note: str = ""
 
@@ -111,15 +113,17 @@ class ExperimentSettings(Table):
     backbone: str | None = Field(None, description="the only one if not given")
     taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
     views: Annotated[tuple[str, ...], Field(min_length=1)] = (CENTRE,)
-    head: Literal["softmax", "ridge", "mlp", "knn", "centroid"] = "softmax"
+    head: Literal["softmax", "ridge", "mlp", "knn", "centroid"] = Field(
+        "softmax", description="each has lists of its own below; those of others stay as they are"
+    )
     strengths: Many[Strength] | None = Field(None, description="softmax, ridge: of the L2 penalty")
-    class_weights: Many[Literal["none", "balanced"]] = ("none",)
+    class_weights: Many[Literal["none", "balanced"]] = Field(("none",), description="softmax, ridge")
     k: Many[Annotated[int, Field(gt=0)]] = Field((1, 5, 15, 45), description="knn: how many neighbours vote")
     hidden: Many[Hidden] = Field(((256,),), description="mlp: widths of one or two hidden layers")
-    learning_rates: Many[Positive] = (1e-3,)
-    weight_decays: Many[NotNegative] = (0.01,)
-    dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = (0.0, 0.5)
-    seeds: Many[Seed] = (0,)
+    learning_rates: Many[Positive] = Field((1e-3,), description="mlp")
+    weight_decays: Many[NotNegative] = Field((0.01,), description="mlp")
+    dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = Field((0.0, 0.5), description="mlp")
+    seeds: Many[Seed] = Field((0,), description="mlp")
 
     @model_validator(mode="after")
     def _keys_fit_the_head(self) -> Self:

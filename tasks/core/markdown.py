@@ -6,6 +6,8 @@ from typing import Any
 from tasks.core.history import alike
 
 UNKNOWN = "–"
+UNBROKEN = "\u00a0"
+"""A space at which no line is broken."""
 
 
 def leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -25,7 +27,7 @@ def page(summary: dict[str, Any], link: str, pictures: Mapping[str, str]) -> str
         link: where the report is to be had.
         pictures: a title -> where the picture is to be had.
     """
-    parts = (_found(summary), _table(summary), _drift(summary), _drawn(pictures), _did(summary), _at(link))
+    parts = (_found(summary), _drift(summary), _table(summary), _drawn(pictures), _did(summary), _at(link))
     return "\n\n".join(text for part in parts if (text := "\n".join(part)))
 
 
@@ -90,11 +92,11 @@ def _at(link: str) -> Iterator[str]:
 
 def _ends(score: dict[str, Any]) -> str:
     low, high = score["ci95"]
-    return f"{_percent(low).removesuffix(' %')} to {_percent(high)}"
+    return f"{_percent(low).removesuffix(f'{UNBROKEN}%')} to {_percent(high)}"
 
 
 def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+    return UNKNOWN if share is None else f"{100 * share:.1f}{UNBROKEN}%"
 
 
 def _text(written: str) -> str:

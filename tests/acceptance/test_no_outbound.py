@@ -35,7 +35,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
 def traced(place: Place, *words: str | Path) -> list[str]:
     """Run a command to its end; returns what it and its children asked the kernel to send or connect to."""
     trace = place.folder / "trace"
-    live(place, ["strace", "-f", "-qq", "-s", "0", "-e", CALLS, "-e", "signal=none", "-o", str(trace)], *words)
+    live(
+        place, ["strace", "-f", "-qq", "-s", "0", "-e", CALLS, "-e", "signal=none", "-o", str(trace)], *words
+    )
     return trace.read_text().splitlines()
 
 

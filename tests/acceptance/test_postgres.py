@@ -51,9 +51,7 @@ def place(tmp_path: Path, database: str) -> Place:
 
 @pytest.fixture
 def cells(tmp_path: Path) -> Path:
-    return write_study(
-        tmp_path, "cells", f"manifest = '{make_cells(CELLS, tmp_path)}'\ntarget = 'defective'"
-    )
+    return write_study(tmp_path, "cells", f"manifest = '{make_cells(CELLS, tmp_path)}'\ntarget = 'defective'")
 
 
 def told(database: str, query: str) -> str:
@@ -92,7 +90,9 @@ def test_two_runs_at_once_extract_each_sample_once_between_them(place, cells):
         assert sum(map(forwarded, runs)) == CELLS
         first, second = api.runs("cells", "COMPLETED")
         assert second["start_time"] < first["end_time"]  # at once, indeed
-        assert sorted(run["extracted"] for run in place.summary("cells")["history"]) == sorted(map(forwarded, runs))
+        assert sorted(run["extracted"] for run in place.summary("cells")["history"]) == sorted(
+            map(forwarded, runs)
+        )
 
 
 def test_a_schedule_fires_twice_and_the_second_time_forwards_nothing(place, database, cells):

@@ -50,18 +50,18 @@ def test_a_second_firing_forwards_nothing_and_a_file_added_costs_one_pass(
         assert [some for some in extracted(place) if some] == [24, 1]
 
 
-def test_a_file_copied_into_a_watched_folder_starts_a_run(place: Place, pictures: Path, painter: Painter):
+def test_watching_starts_a_run_at_once_and_one_for_a_file_that_is_copied(
+    place: Place, pictures: Path, painter: Painter
+):
     served = write_study(place.folder, "stripes", f"folder = '{pictures}'", backbone=SMALL)
-    with place.ui() as api:
-        place.run(served)
-        with place.served(served, "--watch") as serving:
-            until("a watched folder", lambda: is_watched(pictures / "lying", serving.process.pid))
-            painter(pictures / "lying" / "new.png", 998, 1.57)
-            until("a run with the new file", lambda: sum(extracted(place)) == 25)
-            assert "1 files are new, changed or gone" in serving.said()
-        assert api.runs("stripes")[-1]["state"]["message"].startswith(
-            "samples: 1 run through the network, 24 reused"
-        )
+    with place.ui() as api, place.served(served, "--watch") as serving:
+        until("a run of what is there", lambda: finished(api, 1))
+        assert is_watched(pictures / "lying", serving.process.pid)
+        painter(pictures / "lying" / "new.png", 998, 1.57)
+        _, second = until("a run with the new file", lambda: finished(api, 2))
+        assert "1 files are new, changed or gone" in serving.said()
+        assert "samples: 1 run through the network, 24 reused" in second["state"]["message"]
+        assert extracted(place) == [24, 1]
 
 
 def test_without_a_server_there_is_no_schedule(place: Place, pictures: Path):

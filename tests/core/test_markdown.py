@@ -46,13 +46,13 @@ def summary(**changes):
 
 def test_the_page_leads_with_the_headline_score_and_its_interval():
     told = page(summary(), "/a/report.html", {}).splitlines()
-    assert told[0] == "# cats: 81.2 % accuracy"
-    assert "Chosen on inner folds: **deep**, split by day, 95 % interval 70.0 to 90.0 %." in told
+    assert told[0] == "# cats: 81.2 % accuracy"
+    assert "Chosen on inner folds: **deep**, split by day, 95 % interval 70.0 to 90.0 %." in told
 
 
 def test_experiments_stand_in_a_table_with_their_difference_from_the_chosen_one():
     told = page(summary(), "/a/report.html", {}).splitlines()
-    assert "| deep | by day | 81\\.2 % | 70\\.0 to 90\\.0 % |  |" in told
+    assert "| deep | by day | 81\\.2 % | 70\\.0 to 90\\.0 % |  |" in told
     assert "| flat | by day | – | – to – | \\-2\\.1, real |" in told
 
 
@@ -81,7 +81,7 @@ def test_a_report_is_linked_where_a_server_shows_it_and_named_where_none_does():
 
 def test_what_users_write_is_not_taken_for_markdown():
     told = page(summary(study="a|b <img src=x> **c** [d](e)"), "/a/report.html", {})
-    assert told.splitlines()[0] == ("# a\\|b \\<img src=x\\> \\*\\*c\\*\\* \\[d\\]\\(e\\): 81.2 % accuracy")
+    assert told.splitlines()[0] == ("# a\\|b \\<img src=x\\> \\*\\*c\\*\\* \\[d\\]\\(e\\): 81.2 % accuracy")
 
 
 def test_pictures_stand_under_their_titles():

@@ -45,7 +45,7 @@ class Api:
         return self._ask(path, json.dumps(body).encode())
 
     def _ask(self, path: str, body: bytes | None) -> Any:
-        request = Request(f"{self.address}/api{path}", body, {"Content-Type": "application/json"})
+        request = Request(f"{self.address}/api{path}", body, {"Content-Type": "application/json"})  # noqa: S310
         with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
             return json.load(answer)
 
@@ -102,10 +102,12 @@ class Place:
     Attributes:
         folder: the place.
         more: of the environment.
+        elsewhere: the folder of outputs, if that is not in it.
     """
 
     folder: Path
     more: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Path | None = None
 
     @property
     def home(self) -> Path:
@@ -115,7 +117,7 @@ class Place:
     @property
     def artifacts(self) -> Path:
         """The folder of outputs."""
-        return self.folder / "artifacts"
+        return self.elsewhere or self.folder / "artifacts"
 
     def environment(self) -> dict[str, str]:
         """This process's, without what is set for Prefect in it."""
