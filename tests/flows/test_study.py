@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -596,3 +597,14 @@ def test_a_wrong_study_imports_neither_prefect_nor_torch(full, change):
     done = headstart("run", full, "--set", change, cwd=full.parent, code=TELL_MODULES)
     assert (done.returncode, done.stdout.strip()) == (2, "")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_study_for_workers_is_the_shipped_one():
+    root = Path(__file__).parents[2]
+    [deployment] = yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]
+    theirs = Study.model_validate(deployment["parameters"]["study"])
+    ours = load_study(root / "flows" / "studies" / "solar.toml")
+    assert root / theirs.data.manifest == ours.data.manifest
+    assert theirs.model_dump(exclude={"data": {"manifest"}}) == ours.model_dump(
+        exclude={"data": {"manifest"}}
+    )
