@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.guard import Guard
 from flows.server import connect
 from flows.study import Study
 from tasks.core.errors import Cancelled
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 HINT = "to watch runs in a browser: headstart ui (this run has a server of its own, gone at its end)"
 
@@ -58,11 +61,10 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
 
 def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
     """Make a hook that tells the guard what runs and where, and the user where to watch it."""
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.utilities.urls import url_for
 
     def tell(flow: Any, flow_run: Any, state: Any) -> None:
-        guard.tell(api=api or SubprocessASGIServer().api_url, run=str(flow_run.id))
+        guard.tell(api=api or _embedded().api_url, run=str(flow_run.id))
         if api is not None:
             _tell(f"  watch it at {url_for('flow-run', flow_run.id)}")
 
@@ -71,9 +73,7 @@ def _telling(guard: Guard, api: str | None) -> Callable[..., None]:
 
 def _tell_of_server(guard: Guard) -> None:
     """Tell the guard of this process's embedded server as soon as it is started, which is when a flow first asks."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()  # the one of this process
+    server = _embedded()
 
     def look() -> None:
         while server.server_process is None:
@@ -81,6 +81,13 @@ def _tell_of_server(guard: Guard) -> None:
         guard.tell(server=server.server_process.pid)
 
     threading.Thread(target=look, name="embedded server", daemon=True).start()
+
+
+def _embedded() -> "SubprocessASGIServer":
+    """Name this process's embedded server; only a run that has one waits for the second that the import takes."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    return SubprocessASGIServer()
 
 
 def _tell(line: str) -> None:

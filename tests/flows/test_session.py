@@ -1,6 +1,7 @@
 """A run from the command line: what the server knows of it, and what is left of it however it ends."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -410,3 +411,13 @@ def test_nothing_is_left_of_a_run_that_failed_with_a_server_of_its_own(ui, tmp_p
     assert told.end() == 2
     assert told.left() == []
     assert history(home) == [("Failed", {titles("failed")[0]: "Failed"})]
+
+
+def test_a_run_that_has_a_server_does_not_load_one(ui, launch, tmp_path):
+    study = write_study(tmp_path / "light.toml", f'folder = "{paint_classes(tmp_path / "pictures", 8)}"')
+    words = ["run", str(study), "--artifacts", str(tmp_path / "artifacts")]
+    loaded = "print('prefect.server.api.server' in sys.modules)"
+    look = f"import sys; from flows.__main__ import main; main({words!r}); {loaded}"
+    run = launch((sys.executable, "-c", look), ui.home, tmp_path)
+    assert run.end() == 0, run.err
+    assert run.out.splitlines()[-1] == "False"
