@@ -269,9 +269,9 @@ def read_schedules(when: When) -> "list[SCHEDULE_TYPES]":
             return [IntervalSchedule(interval=when.interval, timezone=zone)]
     except (ValidationError, ValueError) as error:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        given = f"--cron {when.cron!r}, --timezone {zone!r}" if when.cron else f"--timezone {zone!r}"
         raise RequestError(
-            f'--cron {when.cron!r}, --timezone {zone!r}: {" ".join(text.split())}; write it like --cron "0 3 * * *" '
-            "--timezone Europe/Berlin"
+            f'{given}: {" ".join(text.split())}; write it like --cron "0 3 * * *" --timezone Europe/Berlin'
         ) from None
     return []
 

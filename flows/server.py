@@ -81,6 +81,9 @@ def connect() -> str | None:
 
     Returns:
         The API's URL, or None for an embedded server.
+
+    Raises:
+        RequestError: if the server of the settings does not answer.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -164,7 +167,11 @@ def start(artifacts: Path, port: int | None = None) -> Remembered:
             return running
         port = _free_port(port)
         started = Remembered(_launch(artifacts, port), f"http://{HOST}:{port}", str(artifacts))
-        _wait_until_healthy(started)
+        try:
+            _wait_until_healthy(started)
+        except BaseException:  # nobody else would end it
+            _end(started.pid)
+            raise
         write_text(_note(), json.dumps(asdict(started)))
         return started
 
@@ -239,6 +246,7 @@ def _launch(artifacts: Path, port: int) -> int:
     environment = {
         **os.environ,
         **QUIET,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # the log is where its faults are found
         "PREFECT_UI_API_URL": f"{address}/api",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # Pages of others may not use the API.
@@ -274,11 +282,12 @@ def _wait_until_healthy(started: Remembered) -> None:
         if os.waitpid(started.pid, os.WNOHANG)[0]:
             raise HeadstartError(f"the server ended at once; its log says why: {_log()}")
         time.sleep(0.1)
-    _end(started.pid)
     raise HeadstartError(f"the server was not ready within {START_WITHIN:.0f} s; its log: {_log()}")
 
 
 def _end(pid: int) -> None:
+    if not _lives(pid):
+        return
     os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + STOP_WITHIN
     while time.monotonic() < until:

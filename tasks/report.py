@@ -56,7 +56,7 @@ def write_report(
     copies: Copies,
     story: dict[str, Any],
     artifacts: Artifacts,
-    curve: dict[str, Any] | None = None,
+    curve: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write `results.csv`, `summary.json`, `report.html` and what they name; return the summary."""
     place, table = artifacts.study(study), read_table(samples.table)

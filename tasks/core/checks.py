@@ -5,16 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import pandas as pd
 from packaging.requirements import InvalidRequirement, Requirement
 
 from tasks.core.errors import RequestError
 from tasks.core.samples import UNKNOWN, check_enough
-from tasks.core.shards import Holdings, Layout, Shard
 from tasks.core.splits import SplitSpec, groups_of
-from tasks.core.stored import BYTES_A_NUMBER, SHARE, Stored, machine_memory
+from tasks.core.stored import BYTES_A_NUMBER, SHARE, fits_in_memory, machine_memory
 from tasks.core.tables import readable
 from tasks.core.trials import Part, parts_of
 
@@ -65,9 +63,7 @@ class Need:
 
     def fits(self) -> bool:
         """Whether the features are held in memory, as the training asks itself."""
-        layout = Layout((0, 0, 0), (self.rows, self.columns), "float16", 0, 0, "")
-        shard = Shard(Path(), layout, b"")
-        return Stored(((Holdings((shard,)),),), ("",) * self.rows).fits()
+        return fits_in_memory(self.rows, self.columns)
 
 
 # Samples

@@ -54,12 +54,16 @@ class Stored:
         return np.concatenate([_beside([load(held, self.digests) for held in taps]) for taps in self.views])
 
     def fits(self) -> bool:
-        """Whether there is memory for training on all rows at once; the same answer every time.
+        """Whether there is memory for training on all rows at once."""
+        return fits_in_memory(*self.shape)
 
-        Fewer rows than features are held in any case: a stream would need the larger, square covariance.
-        """
-        rows, columns = self.shape
-        return rows < columns or rows * columns * BYTES_A_NUMBER <= SHARE * machine_memory()
+
+def fits_in_memory(rows: int, columns: int) -> bool:
+    """Whether there is memory for training on so many features at once; the same answer every time.
+
+    Fewer rows than features are held in any case: a stream would need the larger, square covariance.
+    """
+    return rows < columns or rows * columns * BYTES_A_NUMBER <= SHARE * machine_memory()
 
 
 def machine_memory() -> int:
