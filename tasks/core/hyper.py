@@ -66,7 +66,44 @@ class Mlp:
     kind: ClassVar[str] = "mlp"
 
 
-Hyper = Softmax | Ridge | Neighbours | Centroid | Mlp
+@dataclass(frozen=True)
+class Network:
+    """Layers of the backbone trained together with a new classifier (`tasks.core.search`).
+
+    Inner folds choose a learning rate and a number of epochs; the networks that they leave speak together.
+
+    Attributes:
+        cut: the layers behind it are trained, on activations kept there; "" trains all, from pictures.
+        start: the layers' first weights: "pretrained", or "random".
+        learning_rates: of the last layer, to choose from.
+        epochs: to choose from.
+        head_first: whether the new classifier starts at its optimum on the frozen network (LP-FT, Kumar et
+            al. 2022), or at nought.
+        earlier: the first trained layer's learning rate, as a share of the last one's.
+        weight_decay: of AdamW.
+        mixup: of Beta(mixup, mixup), by which two samples are mixed (Zhang et al. 2018); 0 mixes none.
+        batch: samples of a step.
+        batch_norm: "frozen" keeps the pretrained statistics, "live" lets them move with the batches.
+        folds: how many inner folds, and networks.
+        seed: of the first weights, the order of the samples and what is mixed.
+    """
+
+    cut: str
+    start: str
+    learning_rates: tuple[float, ...]
+    epochs: tuple[int, ...]
+    head_first: bool = True
+    earlier: float = 0.3
+    weight_decay: float = 0.05
+    mixup: float = 0.0
+    batch: int = 32
+    batch_norm: str = "frozen"
+    folds: int = 3
+    seed: int = 0
+    kind: ClassVar[str] = "network"
+
+
+Hyper = Softmax | Ridge | Neighbours | Centroid | Mlp | Network
 
 
 def spelled(hyper: Hyper) -> list[object]:

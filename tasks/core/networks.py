@@ -73,6 +73,22 @@ def outline(backbone: Backbone) -> nn.Module:
         return freeze(_untrained(backbone))
 
 
+def build(backbone: Backbone, *, classes: int, seed: int) -> nn.Module:
+    """Build a backbone's architecture with random weights, as it starts by itself.
+
+    Args:
+        backbone: whose.
+        classes: of its classifier.
+        seed: same seed, same weights.
+
+    Returns:
+        In eval mode and frozen.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return freeze(_untrained(backbone, num_classes=classes))
+
+
 def freeze(network: nn.Module) -> nn.Module:
     """Put a network in eval mode for good: no gradient, no moving batch-norm statistics."""
     return network.eval().requires_grad_(False)

@@ -10,6 +10,8 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from tasks.core.errors import RequestError
+
 GRID = 4096
 """Before distances are taken, coordinates are rounded to this part of a deviation; see `Voting`."""
 BLOCK = 2**22
@@ -223,6 +225,57 @@ class Voting:
         return cls(**named, k=int(arrays["k"][0]), temperature=float(arrays["temperature"][0]))
 
 
+@dataclass(frozen=True)
+class Networks:
+    """The weights of networks that speak together (`tasks.core.search`); torch alone can make them speak.
+
+    Attributes:
+        tensors: number of the network and name in its state dict, "0 conv.weight" -> its numbers.
+        temperature: divides the log probabilities.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    temperature: float = 1.0
+    kind: ClassVar[str] = "networks"
+
+    @property
+    def columns(self) -> int:
+        """None: a network takes pictures or activations, no row of features."""
+        return 0
+
+    def log_proba(self, features: np.ndarray) -> np.ndarray:
+        """Refuse: see `tasks.core.trained`, which makes networks of these weights.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(
+            "these are layers of a network, no head on rows of features; open them by tasks.core.trained.open_layers"
+        )
+
+    def tempered(self, temperature: float) -> Self:
+        """See `Predictor`."""
+        return replace(self, temperature=self.temperature * temperature)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All tensors by their names, and the temperature as (1,)."""
+        return {**self.tensors, "temperature": np.array([self.temperature])}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Make one of what `arrays` gave."""
+        tensors = {name: array for name, array in arrays.items() if name != "temperature"}
+        return cls(tensors, float(arrays["temperature"][0]))
+
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """The state dict of each network."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for name, array in self.tensors.items():
+            number, _, own = name.partition(" ")
+            found.setdefault(int(number), {})[own] = array
+        return [found[number] for number in sorted(found)]
+
+
 def say(predictors: Sequence[Predictor], features: np.ndarray) -> list[np.ndarray]:
     """Ask many heads about the same rows; linear ones share one product; (N, D) -> (N, C) each."""
     rows = features.astype(np.float64)
@@ -237,7 +290,7 @@ def say(predictors: Sequence[Predictor], features: np.ndarray) -> list[np.ndarra
     ]
 
 
-KINDS: dict[str, type[Predictor]] = {head.kind: head for head in (Linear, Layers, Voting)}
+KINDS: dict[str, type[Predictor]] = {head.kind: head for head in (Linear, Layers, Voting, Networks)}
 """The class that a head's file names."""
 
 

@@ -204,19 +204,22 @@ def mean_log_proba(views: Sequence[np.ndarray]) -> np.ndarray:
     return mean
 
 
-def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def inner_folds(
+    labels: np.ndarray, groups: np.ndarray, *, seed: int, most: int = FOLDS
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut rows into folds, stratified by label, no group in two.
 
     Args:
         labels: (N,) int.
         groups: (N,) ids.
         seed: same seed and rows in the same order give the same folds.
+        most: how many are wanted.
 
     Returns:
-        (training rows, held-out rows) for each of `FOLDS` folds, or of as many as the class with the
+        (training rows, held-out rows) for each of `most` folds, or of as many as the class with the
         fewest groups allows; none when that is one.
     """
-    folds = min(FOLDS, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
+    folds = min(most, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
     if folds < 2:
         return []
     if len(np.unique(groups)) == len(groups):

@@ -1,0 +1,286 @@
+"""A learning rate and a number of epochs for layers, chosen on inner folds; the folds' networks speak together.
+
+The search is short, and its budget is told beforehand: every learning rate is tried for the first number of
+epochs, then the best of them for the other numbers. All that is tried on the first fold alone, and what did best
+there is trained on the other folds. Each of these networks has learnt from all folds but one, and together they
+say the mean of what each says (cross-validation ensemble, Krogh and Vedelsby 1995), which is better than one
+network trained on all, and for nothing: they had to be trained to be judged.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from tasks.core.calibration import scaled, temperature
+from tasks.core.checkpoints import Checkpoint
+from tasks.core.digest import digest_value
+from tasks.core.finetune import Course, Diverged, Samples, Training, ask
+from tasks.core.fits import Fact, Folds
+from tasks.core.hyper import Network
+from tasks.core.looks import Looks
+from tasks.core.predictors import Networks
+from tasks.core.selection import inner_folds, inner_scores, mean_log_proba
+
+SHARED = ("earlier", "weight_decay", "mixup", "batch", "batch_norm", "seed")
+"""What all candidates of a network have in common."""
+
+Make = Callable[[int, np.ndarray], nn.Module]
+"""(seed, numbers of the samples to learn from) -> layers to train."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of N samples besides how they look.
+
+    Attributes:
+        labels: (N,) int.
+        weights: (N,) at least zero.
+        groups: (N,) ids.
+        classes: C.
+    """
+
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    classes: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One training: with what, on which fold, and what came of it.
+
+    Attributes:
+        fold: number of the fold that was left out; -1 if none was.
+        brier: of the fold's samples, None without folds.
+        seconds: that it took in this process.
+        stopped: why it ended early, or "".
+    """
+
+    learning_rate: float
+    epochs: int
+    fold: int
+    brier: float | None
+    seconds: float
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        predictor: the networks' weights.
+        inner: (n, C) log probabilities of each training row by the network that did not see it; None
+            without folds.
+        said: (m, C) log probabilities of the rows asked about.
+        facts: as `tasks.core.selection.Trained`, and "learning_rate", "epochs", "fits", "spent", "stopped".
+        tried: every training.
+    """
+
+    predictor: Networks
+    inner: np.ndarray | None
+    said: np.ndarray
+    facts: dict[str, Fact]
+    tried: list[Tried]
+
+
+@dataclass
+class Search:
+    """Searches for one training part.
+
+    Attributes:
+        network: what to train, and what to choose from.
+        make: builds the layers.
+        looks: at all samples.
+        known: of all samples.
+        training: (n,) numbers of those to learn from.
+        asked: (m,) numbers of those to ask about.
+        seed: shuffles the folds.
+        place: a folder for checkpoints, of this search's own; None for none.
+        advance: is told how many more samples were learnt from.
+    """
+
+    network: Network
+    make: Make
+    looks: Looks
+    known: Known
+    training: np.ndarray
+    asked: np.ndarray
+    seed: int
+    place: Path | None = None
+    advance: Callable[[int], None] = lambda more: None
+    tried: list[Tried] = field(default_factory=list)
+
+    def run(self) -> Found:
+        """Choose, train, and ask."""
+        folds = self._folds()
+        if folds:
+            fits = [self._choose(folds[0])]
+            fits += [
+                self._attempt(fits[0].course, fold, number) for number, fold in enumerate(folds) if number
+            ]
+        else:
+            everything = np.arange(len(self.training))
+            fits = [self._attempt(middle(self.network), (everything, everything[:0]), -1)]
+        return self._found(fits, folds)
+
+    def _folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows = self.training
+        labels, groups = self.known.labels[rows], self.known.groups[rows]
+        folds = inner_folds(labels, groups, seed=self.seed, most=self.network.folds)
+        weighed = all(self.known.weights[rows[part]].any() for fold in folds for part in fold)
+        return folds if weighed else []
+
+    def _choose(self, fold: tuple[np.ndarray, np.ndarray]) -> "_Fitted":
+        """Try every learning rate, then with the best of them every number of epochs; of equals the first."""
+        first, *more = self.network.epochs
+        rates = self.network.learning_rates
+        best = min(
+            (self._attempt(course_of(self.network, rate, first), fold, 0) for rate in rates), key=_loss
+        )
+        rate = best.course.learning_rate
+        longer = (self._attempt(course_of(self.network, rate, epochs), fold, 0) for epochs in more)
+        return min([best, *longer], key=_loss)
+
+    def _attempt(self, course: Course, fold: tuple[np.ndarray, np.ndarray], number: int) -> "_Fitted":
+        """Train once, and ask about the rows left out."""
+        learnt, left_out = (self.training[part] for part in fold)
+        started = time.perf_counter()
+        samples = Samples(self.looks, learnt, self.known.labels, self.known.weights, self.known.classes)
+        layers, stopped = self.make(course.seed, learnt), ""
+        try:
+            Training(layers, samples, course, self._checkpoint(course, number), self.advance).run()
+        except Diverged as reason:
+            stopped = str(reason)
+        speak = _Prior(self._prior(learnt)) if stopped else layers
+        said = _ask(speak, self.looks, left_out) if len(left_out) else None
+        brier = None if said is None else self._brier(said, left_out)
+        told = Tried(
+            course.learning_rate, course.epochs, number, brier, time.perf_counter() - started, stopped
+        )
+        self.tried.append(told)
+        return _Fitted(course, told, speak, said)
+
+    def _checkpoint(self, course: Course, number: int) -> Checkpoint | None:
+        if self.place is None:
+            return None
+        return Checkpoint(self.place / f"{digest_value([asdict(course), number])}.checkpoint")
+
+    def _prior(self, learnt: np.ndarray) -> np.ndarray:
+        """(C,) log share of each class among samples, none of them nought."""
+        counts = np.bincount(self.known.labels[learnt], self.known.weights[learnt], self.known.classes)
+        prior: np.ndarray = np.log((counts + 1 / len(counts)) / (counts.sum() + 1))
+        return prior
+
+    def _brier(self, said: np.ndarray, rows: np.ndarray) -> float:
+        scores = inner_scores(mean_log_proba(list(said)), self.known.labels[rows], self.known.weights[rows])
+        return float(str(scores["inner_brier"]))
+
+    def _found(self, fits: Sequence["_Fitted"], folds: Folds) -> Found:
+        """Put together what the folds' networks say, at a temperature that suits what they did not learn from."""
+        rows, warmth = self.training, 1.0
+        facts: dict[str, Fact] = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
+        inner = None
+        if folds:
+            raw = np.empty((len(self.looks.views), len(rows), self.known.classes))
+            for fit, (_, left_out) in zip(fits, folds, strict=True):
+                raw[:, left_out] = fit.said
+            labels, weights = self.known.labels[rows], self.known.weights[rows]
+            views = len(raw)
+            warmth = temperature(np.concatenate(list(raw)), np.tile(labels, views), np.tile(weights, views))
+            inner = mean_log_proba(list(scaled(raw, warmth)))
+            facts = inner_scores(inner, labels, weights)
+        said = [_ask(fit.layers, self.looks, self.asked) for fit in fits]
+        mean = mean_log_proba(list(scaled(np.concatenate(said), warmth)))
+        own = [fit.layers for fit in fits if not isinstance(fit.layers, _Prior)]
+        return Found(
+            Networks(_tensors(own), warmth),
+            inner,
+            mean,
+            {**facts, **self._facts(fits), "temperature": warmth},
+            self.tried,
+        )
+
+    def _facts(self, fits: Sequence["_Fitted"]) -> dict[str, Fact]:
+        stopped = [fit.tried.stopped for fit in fits if fit.tried.stopped]
+        return {
+            "converged": not stopped,
+            "stopped": stopped[0] if stopped else "",
+            "learning_rate": fits[0].course.learning_rate,
+            "epochs": fits[0].course.epochs,
+            "trainings": len(self.tried),
+            "epochs_in_all": sum(tried.epochs for tried in self.tried),
+            "seconds": sum(tried.seconds for tried in self.tried),
+        }
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Layers that were trained, and what they say of the rows left out: (V, n, C), or None if there are none."""
+
+    course: Course
+    tried: Tried
+    layers: nn.Module
+    said: np.ndarray | None
+
+
+class _Prior(nn.Module):
+    """Says of every sample how frequent the classes were; what speaks where training failed."""
+
+    def __init__(self, log_proba: np.ndarray) -> None:
+        super().__init__()
+        self.log_proba = log_proba
+
+
+def _ask(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
+    """(V, n, C) log probabilities."""
+    if isinstance(layers, _Prior):
+        return np.tile(layers.log_proba, (len(looks.views), len(rows), 1))
+    return ask(layers, looks, rows)
+
+
+def _tensors(networks: Sequence[nn.Module]) -> dict[str, np.ndarray]:
+    return {
+        f"{number} {name}": tensor.detach().cpu().contiguous().numpy()
+        for number, layers in enumerate(networks)
+        for name, tensor in layers.state_dict().items()
+    }
+
+
+def _loss(fitted: _Fitted) -> float:
+    """What a fit is chosen by; one that stopped early comes last."""
+    brier = fitted.tried.brier
+    return math.inf if fitted.tried.stopped or brier is None else brier
+
+
+def course_of(network: Network, learning_rate: float, epochs: int) -> Course:
+    """Say how layers are trained with one of the candidates."""
+    shared = {name: getattr(network, name) for name in SHARED}
+    return Course(learning_rate=learning_rate, epochs=epochs, **shared)
+
+
+def middle(network: Network) -> Course:
+    """The candidate that is taken where no folds can tell."""
+    rates, epochs = sorted(network.learning_rates), sorted(network.epochs)
+    return course_of(network, rates[len(rates) // 2], epochs[len(epochs) // 2])
+
+
+def budget(network: Network, samples: int, folds: int) -> int:
+    """Say how many samples are learnt from in a search, at most, each as often as it is.
+
+    Args:
+        network: what is searched.
+        samples: of the training part.
+        folds: that can be made of it.
+    """
+    if not folds:
+        return middle(network).epochs * samples
+    first, *more = network.epochs
+    tried = first * len(network.learning_rates) + sum(more)
+    longest = max(network.epochs)
+    return (tried + longest * (folds - 1)) * samples * (folds - 1) // folds
