@@ -1,12 +1,14 @@
 """What a run says at its end: one table, and what was run and what was reused."""
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 100
 """A table is never folded narrower than this, whatever the terminal says."""
@@ -25,6 +27,7 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
         place: the study's folder of results.
     """
     console = Console(highlight=False, soft_wrap=True)
+    wide = console.width
     console.width = max(console.width, WIDTH)
     console.print(_score_table(summary))
     for name, note in summary["notes"].items():
@@ -42,6 +45,8 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
     for line in (*_differences(summary), *_operating(summary)):
         console.print(line)
     console.print(what_ran(summary))
+    for line in _verdict(summary["verdict"], wide):
+        console.print(Text(line))
     console.print(f"report: {place / 'report.html'}")
 
 
@@ -93,6 +98,17 @@ def _operating(summary: dict[str, Any]) -> Iterator[str]:
                 yield f"{wish} gives {_with_ends('recall', row)}, {_with_ends('precision', row)}"
             else:
                 yield f"{wish}: no threshold reaches it on the inner folds"
+
+
+def _verdict(verdict: Mapping[str, Any] | None, width: int) -> Iterator[str]:
+    """The measured answer between two empty lines, and what it took."""
+    if verdict:
+        from tasks.core.markdown import told_spent  # brings scipy, for which `headstart plan` shall not wait
+
+        yield ""
+        for text in (verdict["sentence"], told_spent(verdict)):
+            yield from textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        yield ""
 
 
 def _with_ends(name: str, row: dict[str, Any]) -> str:

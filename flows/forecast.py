@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from flows.plan import wanted_sets
+from flows.plan import trained_on, wanted_sets
 from flows.study import Study
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
@@ -189,11 +189,10 @@ class Forecast:
         if self.far:
             return None
         wanted = wanted_sets(self.study, self.here)
-        sets = {
-            name: {each.tap: each.folder.name for each in wanted if each.backbone == name}
-            for name in self.backbones
-        }
-        trials = [(grid, grid.inputs.sets(sets[grid.inputs.backbone])) for grid in self.study.grids()]
+        names = {(each.backbone, each.tap): each.folder.name for each in wanted}
+        trials = [
+            (grid, trained_on(self.study, grid.inputs, names, self.here)) for grid in self.study.grids()
+        ]
         rows = len(self.listed)
         found = Survey(self.table, rows, unchanged=rows, unread=0, quarantined=len(self.quarantine))
         return decide(found, wanted, trials, self.study.split_specs(), self.here)

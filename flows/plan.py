@@ -1,5 +1,6 @@
 """What a study would run, and why: told without Prefect, and without running any of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.table import Table
 from flows.console import WIDTH
 from flows.study import Study
 from tasks.core.artifacts import Artifacts
+from tasks.core.heads import Inputs
 from tasks.core.plan import Plan, SetPlan, Wanted, decide, survey
 from tasks.core.store import set_folder
 from tasks.core.taps import spell
@@ -38,15 +40,7 @@ def show_plan(study: Study, artifacts: Path) -> int:
         return 0
     wanted = wanted_sets(study, here)
     names = {(each.backbone, each.tap): each.folder.name for each in wanted}
-    trials = [
-        (
-            trial,
-            trial.inputs.sets(
-                {tap: name for (backbone, tap), name in names.items() if backbone == trial.inputs.backbone}
-            ),
-        )
-        for trial in study.grids()
-    ]
+    trials = [(trial, trained_on(study, trial.inputs, names, here)) for trial in study.grids()]
     plan = decide(survey(study.source(), here), wanted, trials, study.split_specs(), here)
     _show(console, study, plan)
     return 0
@@ -68,6 +62,22 @@ def wanted_sets(study: Study, here: Artifacts) -> list[Wanted]:
         for view, taps in recipe.views.items()
         for tap in taps
     ]
+
+
+def trained_on(
+    study: Study, inputs: Inputs, names: Mapping[tuple[str, str], str], here: Artifacts
+) -> list[str]:
+    """Name what an experiment is trained on, as it stands in its shelves' names.
+
+    Args:
+        study: whose experiment it is.
+        inputs: of the experiment.
+        names: (backbone, tap of a view) -> feature set.
+        here: where outputs lie.
+    """
+    if not inputs.taps:
+        return [study.backbone(inputs.backbone).fingerprint(here.seen("weights"))]
+    return inputs.sets({tap: name for (backbone, tap), name in names.items() if backbone == inputs.backbone})
 
 
 def _show(console: Console, study: Study, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """The tables of a study file: what each key may hold, and the refusal of what it may not."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Softmax
 from tasks.core.manifest import FOLDER_TARGET
 from tasks.core.taps import CENTRE
 
@@ -18,7 +19,7 @@ STRENGTHS = {
 }
 """Standardised features, and the loss is a mean, so they suit data sets of any size."""
 
-SHARED_KEYS = frozenset({"name", "backbone", "taps", "views", "head"})
+SHARED_KEYS = frozenset({"name", "backbone", "views", "depth"})
 HEAD_KEYS: dict[str, tuple[str, ...]] = {
     "softmax": ("strengths", "class_weights"),
     "ridge": ("strengths", "class_weights"),
@@ -27,6 +28,24 @@ HEAD_KEYS: dict[str, tuple[str, ...]] = {
     "mlp": ("hidden", "learning_rates", "weight_decays", "dropouts", "seeds"),
 }
 """What can be set of each head beside what every experiment has."""
+
+TRAINING_KEYS = ("learning_rates", "epochs", "weight_decay", "mixup", "batch", "folds", "seed")
+TUNING_KEYS = ("head_first", "earlier", "batch_norm")
+DEPTH_KEYS: dict[str, tuple[str, ...]] = {
+    "suffix": ("cut", "start", *TUNING_KEYS, *TRAINING_KEYS),
+    "everything": (*TUNING_KEYS, *TRAINING_KEYS),
+    "scratch": TRAINING_KEYS,
+}
+"""What can be set where layers are trained, instead of taps and a head; TUNING_KEYS where they are pretrained."""
+
+LEARNING_RATES = {
+    "mlp": (1e-3,),
+    "suffix": (2e-4, 6e-4),
+    "everything": (2e-4, 6e-4),
+    "scratch": (1e-3, 3e-3),
+}
+EPOCHS = {"suffix": (10,), "everything": (10,), "scratch": (30,)}
+"""Tried where nothing is said. A random start needs larger steps, and more of them."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=1e-9, le=1e9)]
@@ -107,10 +126,14 @@ class SplitSettings(Table):
 
 
 class ExperimentSettings(Table):
-    """A grid of heads on given taps: one for each combination of the lists. Inner folds choose among them."""
+    """A grid of heads on given taps, or layers that are trained. Inner folds choose among what the lists say."""
 
     name: Name
     backbone: str | None = Field(None, description="the only one if not given")
+    depth: Literal["head", "suffix", "everything", "scratch"] = Field(
+        "head",
+        description="how much is trained: a head, the layers behind a cut, all, or all from random weights",
+    )
     taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("last:mean",)
     views: Annotated[tuple[str, ...], Field(min_length=1)] = (CENTRE,)
     head: Literal["softmax", "ridge", "mlp", "knn", "centroid"] = Field(
@@ -120,24 +143,58 @@ class ExperimentSettings(Table):
     class_weights: Many[Literal["none", "balanced"]] = Field(("none",), description="softmax, ridge")
     k: Many[Annotated[int, Field(gt=0)]] = Field((1, 5, 15, 45), description="knn: how many neighbours vote")
     hidden: Many[Hidden] = Field(((256,),), description="mlp: widths of one or two hidden layers")
-    learning_rates: Many[Positive] = Field((1e-3,), description="mlp")
+    learning_rates: Many[Positive] | None = Field(None, description="mlp, and where layers are trained")
     weight_decays: Many[NotNegative] = Field((0.01,), description="mlp")
     dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = Field((0.0, 0.5), description="mlp")
     seeds: Many[Seed] = Field((0,), description="mlp")
+    cut: str | None = Field(None, description="suffix: the layers behind it are trained")
+    start: Literal["pretrained", "random"] = Field("pretrained", description="suffix: of the layers' weights")
+    epochs: Many[Annotated[int, Field(gt=0)]] | None = Field(None, description="where layers are trained")
+    head_first: bool | None = Field(
+        None, description="suffix, everything: the classifier starts at its optimum; true"
+    )
+    earlier: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="suffix, everything: the first trained layer's learning rate, a share of the last's; 0.3",
+    )
+    weight_decay: NotNegative = Field(0.05, description="where layers are trained")
+    mixup: NotNegative = Field(
+        0.0, description="where layers are trained: of Beta(mixup, mixup); 0 mixes none"
+    )
+    batch: Annotated[int, Field(gt=0)] = Field(32, description="where layers are trained: samples of a step")
+    batch_norm: Literal["frozen", "live"] | None = Field(
+        None, description="suffix, everything: whether its statistics move; frozen"
+    )
+    folds: Annotated[int, Field(ge=2, le=10)] = Field(3, description="where layers are trained: inner folds")
+    seed: Seed = Field(0, description="where layers are trained")
 
     @model_validator(mode="after")
-    def _keys_fit_the_head(self) -> Self:
-        others = type(self).model_fields.keys() - SHARED_KEYS - set(HEAD_KEYS[self.head])
-        for key in sorted(others):
+    def _keys_fit(self) -> Self:
+        """Refuse keys of another depth or head."""
+        is_head = self.depth == "head"
+        what = f"head {self.head!r}" if is_head else f"depth {self.depth!r}"
+        own = ("taps", "head", *HEAD_KEYS[self.head]) if is_head else DEPTH_KEYS[self.depth]
+        for key in sorted(type(self).model_fields.keys() - SHARED_KEYS - set(own)):
             if getattr(self, key) != type(self).model_fields[key].default:
-                own = ", ".join(HEAD_KEYS[self.head]) or "none"
+                listed = ", ".join(key for key in own if key not in ("taps", "head")) or "none"
                 raise ValueError(
-                    f"experiment {self.name!r}: {key} does not go with head {self.head!r} (its own keys: {own})"
+                    f"experiment {self.name!r}: {key} does not go with {what} (its own keys: {listed})"
                 )
+        if self.depth == "suffix" and not self.cut:
+            raise ValueError(
+                f"experiment {self.name!r}: depth 'suffix' needs a cut; headstart cuts lists them"
+            )
+        tuned = next((name for name in TUNING_KEYS if getattr(self, name) is not None), None)
+        if self.start == "random" and tuned is not None:
+            raise ValueError(
+                f"experiment {self.name!r}: {tuned} is for pretrained layers, not for a random start"
+            )
         return self
 
     def hypers(self) -> tuple[Hyper, ...]:
-        """Every combination once, in the order of the lists; strengths ascend."""
+        """Every combination once, in the order of the lists; strengths ascend. Layers are one search."""
+        if self.depth != "head":
+            return (self._network(),)
         strengths = sorted(self.strengths or STRENGTHS.get(self.head, ()))
         kinds: dict[str, Iterable[Hyper]] = {
             "softmax": (Softmax(s, way) for way, s in product(self.class_weights, strengths)),
@@ -147,11 +204,78 @@ class ExperimentSettings(Table):
             "mlp": (
                 Mlp(*each)
                 for each in product(
-                    self.hidden, self.learning_rates, self.weight_decays, self.dropouts, self.seeds
+                    self.hidden, self._rates("mlp"), self.weight_decays, self.dropouts, self.seeds
                 )
             ),
         }
         return tuple(dict.fromkeys(kinds[self.head]))
+
+    def _network(self) -> Network:
+        network = Network(
+            cut=self.cut or "",
+            start="random" if self.depth == "scratch" else self.start,
+            learning_rates=self._rates(self.depth),
+            epochs=tuple(dict.fromkeys(self.epochs or EPOCHS[self.depth])),
+            weight_decay=self.weight_decay,
+            mixup=self.mixup,
+            batch=self.batch,
+            folds=self.folds,
+            seed=self.seed,
+        )
+        if network.start == "random":  # there is nothing to be careful with
+            return replace(network, head_first=False, earlier=1.0, batch_norm="live")
+        set_here = {key: value for key in TUNING_KEYS if (value := getattr(self, key)) is not None}
+        return replace(network, **set_here)
+
+    def _rates(self, kind: str) -> tuple[float, ...]:
+        return tuple(dict.fromkeys(self.learning_rates or LEARNING_RATES[kind]))
+
+
+class VerdictSettings(Table):
+    """How much to train, measured: depths on nested shares of the training part, within a time."""
+
+    depths: Many[ExperimentSettings] = Field(
+        ("head", "everything", "scratch"),  # spelled out below
+        validate_default=True,
+        description="head, a cut's name, everything, scratch, or experiments spelled out",
+    )
+    views: Many[Name] = Field((CENTRE,), description="of the depths that are named alone")
+    shares: Many[Annotated[float, Field(gt=0, le=1)]] = Field(
+        (0.05, 0.25, 1.0), description="of the training part, nested"
+    )
+    seeds: Annotated[int, Field(gt=0)] = Field(3, description="of the first split's seeds, the first so many")
+    minutes: Positive = Field(30.0, description="of training in one run; what is kept costs nothing")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, given: Any) -> Any:
+        """Make an experiment of each depth that is named alone."""
+        if not isinstance(given, dict):
+            return given
+        depths, views = given.get("depths", cls.model_fields["depths"].default), given.get("views", [CENTRE])
+        if not isinstance(depths, list | tuple):
+            return given
+        spelled = [depth_of(each, views) if isinstance(each, str) else each for each in depths]
+        return {**given, "depths": spelled}
+
+    @model_validator(mode="after")
+    def _depths_differ(self) -> Self:
+        names = [depth.name for depth in self.depths]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"depths: the name {twice[0]!r} stands twice; each needs its own")
+        if 1.0 not in self.shares:
+            raise ValueError("shares: 1.0 is missing; what all labels give must be measured")
+        return self
+
+
+def depth_of(name: str, views: Any) -> dict[str, Any]:
+    """Spell out a depth that is named alone: a cut's name stands for the layers behind it."""
+    if name == "head":
+        return {"name": name, "views": views}
+    if name in ("everything", "scratch"):
+        return {"name": name, "depth": name, "views": views}
+    return {"name": name, "depth": "suffix", "cut": name, "views": views}
 
 
 class OperatingPointSettings(Table):

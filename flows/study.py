@@ -20,12 +20,13 @@ from flows.settings import (
     Reference,
     SplitSettings,
     Table,
+    VerdictSettings,
 )
 from tasks.core.backbones import Backbone, find_backbone
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, Inputs
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
-from tasks.core.media import parse_view
+from tasks.core.media import CROP, parse_view
 from tasks.core.recipes import Recipe
 from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
@@ -47,6 +48,7 @@ class Study(Table):
         ExperimentSettings(name="last layer"),
     )
     operating_points: tuple[OperatingPointSettings, ...] = ()
+    verdict: VerdictSettings | None = None
     references: tuple[Reference, ...] = ()
     tracking: Literal["none", "mlflow"] = "none"
 
@@ -62,9 +64,12 @@ class Study(Table):
         for split in self.splits:
             if len(set(split.seeds)) < len(split.seeds):
                 raise ValueError(f"split {split.name!r}: a seed stands twice")
-        for experiment in self.experiments:
+        for experiment in (*self.experiments, *self._depths()):
             self._backbone_of(experiment)
         return self
+
+    def _depths(self) -> tuple[ExperimentSettings, ...]:
+        return () if self.verdict is None else self.verdict.depths
 
     def _backbone_of(self, experiment: ExperimentSettings) -> str:
         if experiment.backbone is None and len(self.backbones) == 1:
@@ -103,18 +108,30 @@ class Study(Table):
 
     def grids(self) -> list[Grid]:
         """The experiments, as the core wants them, with each backbone's own name for its last cut."""
-        return [
-            Grid(
-                name=each.name,
-                inputs=Inputs(
-                    backbone=self._backbone_of(each),
-                    taps=tuple(str(tap) for tap in self._taps(each)),
-                    views=tuple(dict.fromkeys(parse_view(view) for view in each.views)),
-                ),
-                hypers=each.hypers(),
-            )
-            for each in self.experiments
-        ]
+        return [self._grid(each) for each in self.experiments]
+
+    def depths(self) -> list[Grid]:
+        """What the verdict compares, likewise; none without a verdict."""
+        return [self._grid(each) for each in self._depths()]
+
+    def looked_at(self) -> Inputs:
+        """Pooled features of the first backbone, by which near copies are found."""
+        pooled = (grid.inputs for grid in self.grids() if not grid.is_network)
+        return next(pooled, None) or self._last(self.used_backbones()[0])
+
+    def _last(self, backbone: str) -> Inputs:
+        return Inputs(backbone, (str(Tap(self.backbone(backbone).last, "mean")),))
+
+    def _grid(self, experiment: ExperimentSettings) -> Grid:
+        return Grid(
+            name=experiment.name,
+            inputs=Inputs(
+                backbone=self._backbone_of(experiment),
+                taps=tuple(str(tap) for tap in self._taps(experiment)),
+                views=self._views(experiment),
+            ),
+            hypers=experiment.hypers(),
+        )
 
     def wishes(self) -> tuple[Wish, ...]:
         """The operating points, as the core wants them."""
@@ -123,8 +140,8 @@ class Study(Table):
     def recipe(self, backbone: str) -> Recipe:
         """Every tap that the study wants of a backbone, once for each view."""
         wanted: dict[str, set[Tap]] = {}
-        for seen in (grid.inputs for grid in self.grids()):
-            for view in seen.views if seen.backbone == backbone else ():
+        for seen in (self.looked_at(), *(grid.inputs for grid in (*self.grids(), *self.depths()))):
+            for view in seen.views if seen.backbone == backbone and seen.taps else ():
                 wanted.setdefault(view, set()).update(map(parse_tap, seen.taps))
         settings = self.backbones[backbone]
         return Recipe(
@@ -134,12 +151,21 @@ class Study(Table):
         )
 
     def _taps(self, experiment: ExperimentSettings) -> list[Tap]:
+        """What is kept of each sample for an experiment; nothing where the whole network is trained."""
+        if experiment.depth in ("everything", "scratch"):
+            return []
         last = self.backbone(self._backbone_of(experiment)).last
+        if experiment.cut:
+            return [Tap(experiment.cut, "none").at(last)]
         return list(dict.fromkeys(parse_tap(text).at(last) for text in experiment.taps))
+
+    def _views(self, experiment: ExperimentSettings) -> tuple[str, ...]:
+        live = (CROP,) if experiment.depth in ("everything", "scratch") else ()
+        return tuple(dict.fromkeys(view if view in live else parse_view(view) for view in experiment.views))
 
     def used_backbones(self) -> list[str]:
         """The backbones that an experiment uses, in the study's order."""
-        used = {grid.inputs.backbone for grid in self.grids()}
+        used = {grid.inputs.backbone for grid in (*self.grids(), *self.depths())}
         return [name for name in self.backbones if name in used]
 
 

@@ -84,6 +84,7 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
             study.name,
             name_of(some),
             some,
+            study.backbone(some[0].inputs.backbone),
             features[some[0].inputs.backbone],
             samples,
             splits,
@@ -104,7 +105,7 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
         _headline(study),
         here,
     )
-    seen = study.grids()[0].inputs
+    seen = study.looked_at()
     copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
     story = _story(study, samples, features, trained, stages)
     summary: dict[str, Any] = stages.run(

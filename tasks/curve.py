@@ -56,6 +56,8 @@ def learning_curve(
     """
     grid, spec = _chosen(scores, grids, splits)
     table = read_table(samples.table)
+    if grid.is_network:  # the verdict tells of shares
+        return Curve(experiment=grid.name, split=spec.name, metric=metric, points=[])
     stored = _stored(grid, features[grid.inputs.backbone], labelled(table), artifacts)
     heads = _heads(scores, grid, spec)
     points = _of_less(study, table, stored, grid, spec, heads, metric) if stored.fits() else []

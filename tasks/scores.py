@@ -20,7 +20,7 @@ from tasks.core.tables import read_table
 from tasks.core.wishes import Wish
 from tasks.references import Heads, Samples, Scores, Shelf
 
-FACTS = ("converged", "gradient_norm", "objective", "epochs", "temperature")
+FACTS = ("converged", "stopped", "gradient_norm", "objective", "epochs", "seconds", "temperature")
 INNER = ("inner_brier", "inner_log_loss", "inner_accuracy")
 
 

@@ -27,6 +27,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.errors import RequestError
 from tasks.core.files import write_text
 from tasks.core.heads import Grid, load_heads, save_heads
+from tasks.core.predictors import Networks
 from tasks.core.tracked import Told, results_identity, told_of_experiments, told_of_run
 from tasks.references import Scores
 
@@ -214,16 +215,19 @@ def _tell(
 
 
 def _write_model(book: _Book, run: str, best: Told, head: dict[str, Any], artifacts: Artifacts) -> None:
-    """Write the chosen head of the first seed as a model that MLflow loads, without pickle."""
+    """Write the chosen head of the first seed as a model that MLflow loads, without pickle; layers are none."""
     import mlflow
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
+    file = load_heads(artifacts.root / head["file"])[head["key"]]
+    if isinstance(file.predictor, Networks):
+        return
     model = book.client.create_logged_model(book.place, MODEL, run, best.tags, best.params)
     book.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         key, place = head["key"], Path(folder) / "model"
-        alone = save_heads(Path(folder), {key: load_heads(artifacts.root / head["file"])[key]})
+        alone = save_heads(Path(folder), {key: file})
         mlflow.pyfunc.save_model(
             place,
             python_model=str(SCRIPT),

@@ -30,6 +30,11 @@ class Artifacts:
         return self.root / HEADS
 
     @property
+    def checkpoints(self) -> Path:
+        """What trainings that are under way have come to, a folder for each search."""
+        return self.root / "checkpoints"
+
+    @property
     def samples(self) -> Path:
         """Tables of samples, a file each."""
         return self.root / "samples"

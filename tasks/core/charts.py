@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from scipy.optimize import isotonic_regression
 
 PLACES = 1
 """Decimals of a place on a drawing, whose unit is about a pixel."""
@@ -33,6 +36,16 @@ class Axis:
     def at(self, number: float) -> float:
         """Say where a number lies."""
         share = (number - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), PLACES)
+
+
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """An axis on which equal factors lie equally far apart; its numbers are above nought."""
+
+    def at(self, number: float) -> float:
+        """Say where a number lies."""
+        share = math.log(number / self.low) / math.log(self.high / self.low)
         return round(self.start + share * (self.end - self.start), PLACES)
 
 
@@ -73,7 +86,100 @@ class Box:
     bottom: float
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A depth's score with so many training samples.
+
+    Attributes:
+        x: where it lies; depths with the same samples stand side by side around their place.
+        y: where its score lies.
+        ends: where its interval's lie, where it has one.
+        chosen: whether the inner folds chose the depth for these samples.
+        cell: what was measured.
+    """
+
+    x: float
+    y: float
+    ends: tuple[float, float] | None
+    chosen: bool
+    cell: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A depth's scores, joined, and its name at their end.
+
+    Attributes:
+        depth: its name, whole,
+        label: and as long as there is room for.
+        at: how far up the label stands.
+        tone: the number of its colour,
+        shape: its spots, as a path around nought has them,
+        dash: and its line's dashes; no two of 30 depths share both.
+        spots: from few samples to many.
+        line: the spots as a polyline has them.
+    """
+
+    depth: str
+    label: str
+    at: float
+    tone: int
+    shape: str
+    dash: str
+    spots: list[Spot]
+    line: str
+
+
+@dataclass(frozen=True)
+class DepthPlot:
+    """Scores over training samples, a line for each depth.
+
+    Attributes:
+        box: what the lines lie in; the labels stand to the right of it.
+        across: the axis from left to right; its ticks have room for their numbers.
+        up: the axis from bottom to top.
+        ways: one for each depth that has a score.
+    """
+
+    box: Box
+    across: LogAxis
+    up: Axis
+    ways: list[Way]
+
+
 CURVE = Box(44, 10, 336, 170)
+DEPTHS = Box(44, 10, 360, 226)
+"""With room for the labels, which is taken off at the right."""
+
+LINE = 14.0
+"""From one label to the next one below."""
+
+LETTER = 6.7
+"""The width of a letter or digit, on the safe side."""
+
+LETTERS = 14
+"""Of a label, at most: a longer one loses its beginning, for modules' names differ at their ends."""
+
+KEY = 24
+"""Between the box and a label: a spot that says whose label it is."""
+
+BESIDE, ALONE = 4.0, 34.0
+"""How far depths with the same samples stand apart, at most: among others, and where all have the same."""
+
+SHAPES = (
+    "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+    "M-3.2-3.2h6.4v6.4h-6.4z",
+    "M0-4.2l4 7h-8z",
+    "M0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z",
+    "M0 4.2l4-7h-8z",
+    "M-1.3-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",
+)
+"""Circle, square, triangle, diamond, a triangle on its tip, cross."""
+
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4")
+TONES = 6
+"""Colours of `report_tones.html.j2`."""
+
 HISTORY = Box(44, 10, 308, 84)
 STRIP = (6.0, 154.0)
 
@@ -126,6 +232,62 @@ def history_plot(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     return _plot(across, [float(run) for run in range(len(rows))], points, HISTORY, about=2)
 
 
+def depth_plot(cells: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]) -> DepthPlot | None:
+    """Draw each depth's scores over the number of training samples; None where no score is known.
+
+    Args:
+        cells: of a verdict: "depth", "share", "train", "value" and "ci95" of each.
+        chosen: "share" and "depth" of each choice.
+    """
+    known = [cell for cell in cells if _known(cell["train"], cell["value"]) and cell["train"] > 0]
+    if not known:
+        return None
+    depths = list(dict.fromkeys(cell["depth"] for cell in known))
+    labels = [_shortened(depth) for depth in depths]
+    box = _box_beside(labels)
+    across = _log_axis([float(cell["train"]) for cell in known], box)
+    ends = [end for cell in known for end in (cell["value"], *cell["ci95"]) if _known(end)]
+    up = round_axis(ends, box.bottom, box.top, about=6)
+    wanted = {(each["share"], each["depth"]) for each in chosen}
+    lines = [
+        _spots([cell for cell in known if cell["depth"] == depth], aside, across, up, wanted)
+        for depth, aside in zip(depths, _asides(len(depths), across), strict=True)
+    ]
+    places = spread([line[-1].y for line in lines], LINE, box.top, box.bottom)
+    ways = [
+        Way(
+            depth=depth,
+            label=label,
+            at=place,
+            tone=(number + number // TONES) % TONES,  # of like spots, the colours differ
+            shape=SHAPES[number % len(SHAPES)],
+            dash=DASHES[number % len(DASHES)],
+            spots=line,
+            line=_joined([(spot.x, spot.y) for spot in line]),
+        )
+        for number, (depth, label, place, line) in enumerate(zip(depths, labels, places, lines, strict=True))
+    ]
+    return DepthPlot(box, across, up, ways)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move places as little as it takes (in squares) so that any two lie a gap apart, and keep their order.
+
+    Args:
+        places: in any order.
+        gap: between two of them, at least.
+        low: no place lies below,
+        high: nor above; there must be room for them all.
+    """
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    # less their steps, the places may touch but not pass each other
+    moved = isotonic_regression(np.asarray(places, dtype=float)[order] - steps).x
+    found = np.empty(len(places))
+    found[order] = np.clip(moved, low, high - steps[-1]) + steps
+    return [float(place) for place in found]
+
+
 def strip_axis(scores: Sequence[Mapping[str, Any]], others: Sequence[float]) -> Axis | None:
     """Lay scores, their intervals and some other numbers on one axis; None where none is known.
 
@@ -154,6 +316,54 @@ def _plot(
     dots = [(x, up.at(point["value"])) for x, point in zip(xs, points, strict=True)]
     low, high = ([(x, up.at(p["ci95"][end])) for x, p in zip(xs, points, strict=True)] for end in (0, 1))
     return Plot(across, up, dots, _joined(dots), _joined([*high, *reversed(low)]))
+
+
+def _box_beside(labels: Sequence[str]) -> Box:
+    """Leave room for labels at the right, and be high enough for all of them."""
+    wide = KEY + LETTER * max(map(len, labels))
+    bottom = max(DEPTHS.bottom, DEPTHS.top + LINE * (len(labels) - 1))
+    return Box(DEPTHS.left, DEPTHS.top, round(DEPTHS.right - wide, PLACES), bottom)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
+
+
+def _log_axis(numbers: Sequence[float], box: Box) -> LogAxis:
+    """Lay numbers above nought from left to right, with some room on either side."""
+    low, high = min(numbers), max(numbers)
+    room = max((high / low) ** 0.08, 1.02)
+    axis = LogAxis(low / room, high * room, box.left, box.right, ())
+    return replace(axis, ticks=tuple(_apart(sorted(set(numbers)), axis)))
+
+
+def _apart(numbers: Sequence[float], axis: Axis) -> list[float]:
+    """Leave those whose spelling does not run into that of the next; the last stays."""
+    kept: list[float] = []
+    for number in reversed(numbers):
+        room = LETTER * (len(f"{number:,.0f}") + len(f"{kept[-1]:,.0f}") + 2) / 2 if kept else 0
+        if not kept or axis.at(kept[-1]) - axis.at(number) >= room:
+            kept.append(number)
+    return kept[::-1]
+
+
+def _asides(count: int, across: Axis) -> list[float]:
+    """How far each of some depths stands beside the place of its samples."""
+    several = len(across.ticks) > 1
+    step = min(BESIDE, 30 / count) if several else min(ALONE, (across.end - across.start) / count)
+    return [step * (number - (count - 1) / 2) for number in range(count)]
+
+
+def _spots(
+    cells: Sequence[Mapping[str, Any]], aside: float, across: Axis, up: Axis, wanted: set[tuple[float, str]]
+) -> list[Spot]:
+    spots = []
+    for cell in sorted(cells, key=lambda cell: float(cell["train"])):
+        low, high = cell["ci95"]
+        ends = (up.at(low), up.at(high)) if _known(low, high) else None
+        x = round(across.at(cell["train"]) + aside, PLACES)
+        spots.append(Spot(x, up.at(cell["value"]), ends, (cell["share"], cell["depth"]) in wanted, cell))
+    return spots
 
 
 def _joined(dots: Sequence[tuple[float, float]]) -> str:

@@ -23,7 +23,7 @@ from tasks.core import versions
 from tasks.core.digest import DIGEST_BYTES, Stamp, StatCache, digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
-from tasks.core.hyper import Hyper, spelled
+from tasks.core.hyper import Hyper, Network, spelled
 from tasks.core.predictors import KINDS, Predictor
 from tasks.core.taps import CENTRE, parse_tap, spell
 
@@ -73,6 +73,11 @@ class Grid:
     inputs: Inputs
     hypers: tuple[Hyper, ...]
 
+    @property
+    def is_network(self) -> bool:
+        """Whether layers are trained, not a head alone."""
+        return any(isinstance(hyper, Network) for hyper in self.hypers)
+
 
 @dataclass(frozen=True)
 class HeadFile:
@@ -97,7 +102,8 @@ class HeadFile:
 
 def head_key(hyper: Hyper) -> str:
     """Name a head among those of its shelf by all that decides it."""
-    return digest_value([versions.TRAINER, *spelled(hyper)])
+    version = versions.FINETUNER if isinstance(hyper, Network) else versions.TRAINER
+    return digest_value([version, *spelled(hyper)])
 
 
 def shelf_key(

@@ -103,6 +103,19 @@ class Network:
     kind: ClassVar[str] = "network"
 
 
+def budget(network: Network, samples: int) -> int:
+    """Say how many samples a search learns from, each as often as it does.
+
+    Args:
+        network: what is searched.
+        samples: of the training part.
+    """
+    first, *more = network.epochs
+    tried = first * len(network.learning_rates) + sum(more)
+    others = max(network.epochs) * (network.folds - 1)
+    return (tried + others) * samples * (network.folds - 1) // network.folds
+
+
 Hyper = Softmax | Ridge | Neighbours | Centroid | Mlp | Network
 
 

@@ -123,6 +123,13 @@ def in_order(layers: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
+def last_linear(layers: nn.Module) -> nn.Linear | None:
+    """Find the last layer, if it is linear."""
+    last = in_order(layers)[-1]
+    owners = [each for each in layers.modules() if any(own is last for own in each.parameters(recurse=False))]
+    return owners[0] if owners and isinstance(owners[0], nn.Linear) else None
+
+
 def seed_of(*parts: object) -> int:
     """Make a seed for torch of plain values."""
     return int(digest_value(list(parts))[:15], 16)

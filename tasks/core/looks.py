@@ -17,25 +17,22 @@ from torch import Tensor
 
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import StoreError, check_reachable
-from tasks.core.media import ImageSpec, MediaError, pixels
+from tasks.core.media import CROP, ImageSpec, MediaError, pixels
 from tasks.core.shards import Holdings
 from tasks.core.store import load
 from tasks.core.taps import CENTRE
 
-CROP = "crop"
-"""The view that is a fresh crop in every epoch; only where pictures are looked at anew."""
 CROPS_A_SEED = 1 << 20
 """Numbers of fresh crops that belong to one seed."""
 
 
 class Looks(Protocol):
-    """Ways to look at N samples.
+    """Ways to look at N samples."""
 
-    Attributes:
-        views: those by which samples are judged; what is said of a sample is the mean over them.
-    """
-
-    views: tuple[str, ...]
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Those by which samples are judged; what is said of a sample is the mean over them."""
+        ...
 
     def drawn(self, rows: np.ndarray, seed: Sequence[int], epoch: int) -> Tensor:
         """Look at samples to learn from them, each in a way that is drawn.

@@ -1,13 +1,68 @@
 """A run in a few lines of Markdown, for the Prefect UI."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.history import alike
+from tasks.core.metrics import LOWER_IS_BETTER
 
 UNKNOWN = "–"
 UNBROKEN = "\u00a0"
 """A space at which no line is broken."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A verdict's cells as a table, a row for each depth and a column for each share.
+
+    Attributes:
+        depths: in the order of the cells.
+        shares: share -> its training samples, the fewest first.
+        cells: (depth, share) -> what was measured there.
+        chosen: the (depth, share) that the inner folds chose.
+    """
+
+    depths: list[str]
+    shares: dict[float, float | None]
+    cells: dict[tuple[str, float], Mapping[str, Any]]
+    chosen: set[tuple[str, float]]
+
+
+def grid(verdict: Mapping[str, Any]) -> Grid:
+    """Lay a verdict's cells out as a table."""
+    cells, chosen = verdict["cells"], verdict["chosen"]
+    rows = [*cells, *chosen]
+    train = {row["share"]: row["train"] for row in rows if row["train"] is not None}
+    return Grid(
+        depths=list(dict.fromkeys(cell["depth"] for cell in cells)),
+        shares={share: train.get(share) for share in sorted({row["share"] for row in rows})},
+        cells={(cell["depth"], cell["share"]): cell for cell in cells},
+        chosen={(each["depth"], each["share"]) for each in chosen},
+    )
+
+
+def lasted(seconds: float | None) -> str:
+    """Spell a time in its own unit: "12 s", "1.5 min", "3 h"."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    unit, length = next(
+        (unit, length)
+        for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, math.inf))
+        if seconds < most * length
+    )
+    number = seconds / length
+    return f"{number:.2g} {unit}" if number < 10 else f"{number:,.0f} {unit}"
+
+
+def told_spent(verdict: Mapping[str, Any]) -> str:
+    """Say what finding a verdict took, and what it was allowed to take."""
+    spent, missed = verdict["spent"], len(verdict["left_out"])
+    budget = "" if spent["budget"] is None else f" of {lasted(spent['budget'])}"
+    counts = [_count(spent[name], name) for name in ("fits", "epochs") if spent[name] is not None]
+    counts += [f"{_count(missed, 'fits')} left out"] if missed else []
+    return f"Spent {lasted(spent['seconds'])}{budget}{': ' if counts else ''}{', '.join(counts)}."
 
 
 def leaderboard(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -27,7 +82,10 @@ def page(summary: dict[str, Any], link: str, pictures: Mapping[str, str]) -> str
         link: where the report is to be had.
         pictures: a title -> where the picture is to be had.
     """
-    parts = (_found(summary), _drift(summary), _table(summary), _drawn(pictures), _did(summary), _at(link))
+    parts = (
+        *(_found(summary), _drift(summary), _depths(summary["verdict"]), _table(summary)),
+        *(_drawn(pictures), _did(summary), _at(link)),
+    )
     return "\n\n".join(text for part in parts if (text := "\n".join(part)))
 
 
@@ -38,9 +96,54 @@ def _found(summary: dict[str, Any]) -> Iterator[str]:
     yield f"# {_text(summary['study'])}: {_percent(score['value'])} {headline}"
     yield ""
     if summary["verdict"]:
-        yield f"**{_text(str(summary['verdict']))}**"
+        yield f"**{_text(summary['verdict']['sentence'])}**"
         yield ""
     yield f"{how}: **{_text(best['experiment'])}**, split {_text(best['split'])}, 95 % interval {_ends(score)}."
+
+
+def _depths(verdict: Mapping[str, Any] | None) -> Iterator[str]:
+    """The score of each depth with each number of training samples, and what it took to know."""
+    if not verdict:
+        return
+    laid, metric = grid(verdict), verdict["metric"]
+    if laid.depths:
+        yield _row([f"{metric}, {verdict['split']}", *(_samples(train) for train in laid.shares.values())])
+        yield f"| --- |{' ---: |' * len(laid.shares)}"
+        for depth in laid.depths:
+            yield _row([depth]) + "".join(f" {_cell(laid, depth, share, metric)} |" for share in laid.shares)
+        yield ""
+        yield "In bold: the depth that inner folds chose for so many samples. In brackets: the 95 % interval."
+        yield ""
+    yield _text(told_spent(verdict))
+
+
+def _cell(laid: Grid, depth: str, share: float, metric: str) -> str:
+    cell = laid.cells.get((depth, share))
+    if cell is None:
+        return ""
+    low, high = (_score(end, metric) for end in cell["ci95"])
+    score = _text(_score(cell["value"], metric))
+    shown = f"**{score}**" if (depth, share) in laid.chosen else score
+    return shown if UNKNOWN in (low, high) else f"{shown} {_text(f'({low} to {high})')}"
+
+
+def _score(score: float | None, metric: str) -> str:
+    """A score in a table that says of what; log loss is no share."""
+    if score is None:
+        return UNKNOWN
+    return f"{score:.3f}" if metric in LOWER_IS_BETTER else f"{100 * score:.1f}"
+
+
+def _samples(train: float | None) -> str:
+    return UNKNOWN if train is None else f"{train:,.0f} samples"
+
+
+def _count(number: float, of: str) -> str:
+    return f"{number:,.0f} {of.removesuffix('s') if number == 1 else of}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_text(cell) for cell in cells)} |"
 
 
 def _table(summary: dict[str, Any]) -> Iterator[str]:
@@ -50,7 +153,7 @@ def _table(summary: dict[str, Any]) -> Iterator[str]:
     for row in summary["scores"]:
         score, less = row["metrics"][headline], row["less_chosen"]
         cells = [row["experiment"], row["split"], _percent(score["value"]), _ends(score), _less(less)]
-        yield f"| {' | '.join(_text(cell) for cell in cells)} |"
+        yield _row(cells)
 
 
 def _less(less: dict[str, Any] | None) -> str:

@@ -43,7 +43,10 @@ class MediaError(ValueError):
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 FITS = ("nearest", "down", "squash")
-VIEWS = ("centre", "hflip", "vflip", "crop:K")
+VIEWS = ("centre", "hflip", "vflip", "rot180", "crop:K")
+MIRRORED = {"hflip": (2,), "vflip": (1,), "rot180": (1, 2)}
+CROP = "crop"
+"""Where layers are trained on pictures: a view that is another crop in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ImageSpec:
 
 
 def parse_view(text: str) -> str:
-    """Read the name of a view: `centre`, `hflip`, `vflip` or `crop:K`.
+    """Read the name of a view: `centre`, `hflip`, `vflip`, `rot180` or `crop:K`.
 
     Returns:
         The one way to write it, for keys.
@@ -98,7 +101,7 @@ def parse_view(text: str) -> str:
     kind, _, number = text.partition(":")
     if kind == "crop" and number.isascii() and number.isdigit():
         return f"crop:{int(number)}"
-    if text not in VIEWS[:3]:
+    if text not in VIEWS[:4]:
         raise RequestError(f"view {text!r}: write one of {', '.join(VIEWS)}, such as crop:0")
     return text
 
@@ -141,8 +144,8 @@ def pixels(data: bytes, spec: ImageSpec, view: str = "centre", digest: str = "")
         data: the whole file.
         spec: size and crop; mean and std are left to the caller, so that bytes travel.
         view: as `parse_view` returns it. "hflip" and "vflip" mirror the centre left to right and top to
-            bottom; "crop:K" is a crop of 25 to 100 % of the picture's area, its sides 3:4 to 4:3, placed
-            anywhere, resized to `crop` x `crop`; K and the digest alone decide which.
+            bottom, "rot180" does both; "crop:K" is a crop of 25 to 100 % of the picture's area, its sides
+            3:4 to 4:3, placed anywhere, resized to `crop` x `crop`; K and the digest alone decide which.
         digest: the sample's; that of `data` if not given.
 
     Returns:
@@ -159,8 +162,8 @@ def pixels(data: bytes, spec: ImageSpec, view: str = "centre", digest: str = "")
     else:
         image = _centre(_without_far_ends(image, spec), spec)
     square = np.asarray(image).transpose(2, 0, 1)  # (3, crop, crop)
-    if kind in ("hflip", "vflip"):
-        square = np.flip(square, 2 if kind == "hflip" else 1)
+    if kind in MIRRORED:
+        square = np.flip(square, MIRRORED[kind])
     return np.ascontiguousarray(square)
 
 

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from tasks.core.charts import curve_plot, history_plot
+from tasks.core.charts import curve_plot, depth_plot, history_plot
 from tasks.core.history import alike
 from tasks.core.report import templates
 
@@ -30,6 +30,11 @@ def plots(summary: dict[str, Any]) -> dict[str, str]:
     """
     draw: Any = templates().get_template("report_macros.html.j2").module
     curve, runs, drawn = summary["learning_curve"], alike(summary["history"]), {}
+    verdict = summary.get("verdict")
+    if verdict and (depths := depth_plot(verdict["cells"], verdict["chosen"])):
+        drawn[f"{verdict['metric']} of each depth over training samples"] = draw.depth_drawing(
+            depths, verdict["metric"]
+        )
     if curve and (plot := curve_plot(curve["points"])):
         drawn[f"{curve['metric']} over training samples"] = draw.curve_drawing(plot, curve)
     if plot := history_plot(runs):
@@ -42,5 +47,6 @@ def _picture(drawing: str) -> str:
     """Make a drawing stand alone, and spell it as a data URI."""
     head, rest = drawing.strip().split(">", 1)
     alone = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    text = f"{alone}><style>{STYLE}</style>{rest}"
+    tones = templates().get_template("report_tones.html.j2").render()
+    text = f"{alone}><style>{STYLE}{tones}</style>{rest}"
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()

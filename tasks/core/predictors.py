@@ -267,6 +267,10 @@ class Networks:
         tensors = {name: array for name, array in arrays.items() if name != "temperature"}
         return cls(tensors, float(arrays["temperature"][0]))
 
+    def without_tensors(self) -> Self:
+        """What is left where the layers are not kept."""
+        return replace(self, tensors={})
+
     def states(self) -> list[dict[str, np.ndarray]]:
         """The state dict of each network."""
         found: dict[int, dict[str, np.ndarray]] = {}

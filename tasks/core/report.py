@@ -1,6 +1,7 @@
 """One HTML file for people: scores, how they came about, samples to look at, what ran and what was reused."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from tasks.core.calibration import expected_calibration_error, reliability, scaled
-from tasks.core.charts import curve_plot, dot, history_plot, strip_axis
+from tasks.core.charts import curve_plot, depth_plot, dot, history_plot, strip_axis
 from tasks.core.heads import HeadFile
 from tasks.core.history import alike
+from tasks.core.markdown import grid, lasted, told_spent
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
 from tasks.core.readings import read_curve, read_drift, told_time
@@ -115,6 +117,7 @@ def render(
         unsure=unsure,
         suspects=suspects,
         **_drawings(summary),
+        **_measured(summary.get("verdict")),
     )
     return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
 
@@ -135,13 +138,35 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _measured(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A verdict as a drawing and a table, and what it took; nothing of none."""
+    if not verdict:
+        return {}
+    return {
+        "depths": depth_plot(verdict["cells"], verdict["chosen"]),
+        "laid": grid(verdict),
+        "gains": {(each["what"], each["share"]): each for each in verdict["differences"]},
+        "missed": _missed(verdict["left_out"]),
+        "spent": told_spent(verdict),
+    }
+
+
+def _missed(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float, str], list[str]]:
+    """Fold what was left out for the same reason: (depth, share, reason) -> seeds."""
+    seeds: dict[tuple[str, float, str], list[str]] = {}
+    for row in rows:
+        seeds.setdefault((row["depth"], row["share"], row["reason"]), []).append(_whole(row["seed"]))
+    return seeds
+
+
 def templates() -> Environment:
     """Open the page's templates, with the words that they use for numbers."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": _percent, "points": _points, "told": _told, "tick": _tick}
-    environment.filters |= {"name": _name, "time": told_time}
+    environment.filters |= {"name": _name, "time": told_time, "lasted": lasted, "whole": _whole}
+    environment.filters |= {"gain": _gain, "sentences": _sentences}
     environment.tests["known"] = _known
     return environment
 
@@ -162,9 +187,27 @@ def _told(score: float | None, metric: str) -> str:
     return f"{score:.3f}" if metric in LOWER_IS_BETTER else f"{100 * score:.1f}"
 
 
-def _tick(number: float, metric: str) -> str:
+def _tick(number: float | None, metric: str) -> str:
     """A round number beside an axis."""
+    if not _known(number):
+        return UNKNOWN
     return f"{number:.6g}" if metric in LOWER_IS_BETTER else f"{100 * number:.6g}{NARROW}%"
+
+
+def _gain(difference: float | None, metric: str) -> str:
+    """A difference of two scores; of shares in points."""
+    if metric in LOWER_IS_BETTER:
+        return f"{difference:+.3f}" if _known(difference) else UNKNOWN
+    return _points(difference)
+
+
+def _whole(number: float | None) -> str:
+    return f"{number:,.0f}" if _known(number) else UNKNOWN
+
+
+def _sentences(text: str) -> list[str]:
+    """Part a text where one sentence ends and a next one begins."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
 
 
 def _name(path: str) -> str:

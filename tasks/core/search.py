@@ -268,19 +268,3 @@ def middle(network: Network) -> Course:
     """The candidate that is taken where no folds can tell."""
     rates, epochs = sorted(network.learning_rates), sorted(network.epochs)
     return course_of(network, rates[len(rates) // 2], epochs[len(epochs) // 2])
-
-
-def budget(network: Network, samples: int, folds: int) -> int:
-    """Say how many samples are learnt from in a search, at most, each as often as it is.
-
-    Args:
-        network: what is searched.
-        samples: of the training part.
-        folds: that can be made of it.
-    """
-    if not folds:
-        return middle(network).epochs * samples
-    first, *more = network.epochs
-    tried = first * len(network.learning_rates) + sum(more)
-    longest = max(network.epochs)
-    return (tried + longest * (folds - 1)) * samples * (folds - 1) // folds

@@ -30,6 +30,8 @@ def open_layers(head: HeadFile, backbone: Backbone) -> list[nn.Module]:
         raise RequestError(
             f"head {kind!r} takes rows of features; open it with tasks.core.estimators.open_head"
         )
+    if not head.predictor.tensors:
+        raise RequestError("these layers were trained on a share of the samples, or not at all, and not kept")
     networks = []
     for state in head.predictor.states():
         layers = trainable(backbone, hyper["cut"], classes=len(head.story["classes"]))

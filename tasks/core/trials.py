@@ -24,12 +24,19 @@ class Part:
         seed: with which seed.
         groups: (N,) the group of each sample.
         test: (N,) bool.
+        share: (N,) bool, what is learnt from; None for all that is not tested.
     """
 
     spec: SplitSpec
     seed: int
     groups: np.ndarray
     test: np.ndarray
+    share: np.ndarray | None = None
+
+    @property
+    def training(self) -> np.ndarray:
+        """(N,) bool, what is learnt from."""
+        return ~self.test if self.share is None else self.share
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,10 +57,17 @@ def parts_of(table: pd.DataFrame, splits: Sequence[SplitSpec]) -> Iterator[Part]
 
 
 def together(grids: Sequence[Grid]) -> list[tuple[Grid, ...]]:
-    """Put the grids that have the same inputs together, in the order of the first of each."""
-    order = list(dict.fromkeys(grid.inputs for grid in grids))
-    ranked = sorted(grids, key=lambda grid: order.index(grid.inputs))
-    return [tuple(some) for _, some in groupby(ranked, key=lambda grid: grid.inputs)]
+    """Put the grids of heads that have the same inputs together, in the order of the first of each.
+
+    Layers are trained by themselves.
+    """
+
+    def kind(grid: Grid) -> tuple[Inputs, str]:
+        return grid.inputs, grid.name if grid.is_network else ""
+
+    order = list(dict.fromkeys(map(kind, grids)))
+    ranked = sorted(grids, key=lambda grid: order.index(kind(grid)))
+    return [tuple(some) for _, some in groupby(ranked, key=kind)]
 
 
 def name_of(grids: Sequence[Grid]) -> str:
@@ -72,8 +86,10 @@ def shelf_of(folder: Path, inputs: Inputs, sets: Sequence[str], table: pd.DataFr
         table: labelled samples.
         part: how they are cut.
     """
-    rows = list(zip(table.digest, table.label, table.weight, part.groups, strict=True))
-    return folder / shelf_key(inputs, sets, rows, part.test, part.seed)
+    used = part.training | part.test
+    some = table[used]
+    rows = list(zip(some.digest, some.label, some.weight, part.groups[used], strict=True))
+    return folder / shelf_key(inputs, sets, rows, part.test[used], part.seed)
 
 
 def shelves_identity(

@@ -12,6 +12,9 @@ EXTRACTOR = 1
 TRAINER = 2
 """Rows, labels and hyper-parameters -> a head."""
 
+FINETUNER = 1
+"""Looks, labels and a network's settings -> layers, and what they say."""
+
 SCORER = 3
 """Predictions -> scores and intervals."""
 

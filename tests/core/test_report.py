@@ -157,6 +157,69 @@ def run_of(name: str, ended: str, value: float) -> dict:
     return dict.fromkeys(COLUMNS, 7) | dict.fromkeys(("run", "experiment", "split"), name) | known
 
 
+SHARES = ((0.05, 98.0), (0.25, 492.0), (1.0, 1968.0))
+MEASURED = {"head": (0.71, 0.8, 0.839), "blocks.3": (0.672, 0.822, 0.901), "scratch": (0.55, 0.63, 0.713)}
+CHOSEN = ("head", "blocks.3", "blocks.3")
+
+
+def verdict_of(name: str = "plain", **changes: object) -> dict:
+    """A verdict in which every text, but for the depths' names, is `name`."""
+
+    def difference(what: str, number: int, second: str, less: float) -> dict:
+        share, train = SHARES[number]
+        value = MEASURED[CHOSEN[number]][number] - less
+        told = {"difference": value, "ci95": [value - 0.03, value + 0.03], "real": value > 0.03}
+        return {
+            "share": share,
+            "train": train,
+            "what": what,
+            "first": CHOSEN[number],
+            "second": second,
+            **told,
+        }
+
+    cells = [
+        {"depth": depth, "share": share, "train": train, "seeds": 3, "value": value}
+        | {"ci95": [value - 0.02, value + 0.015], "inner_brier": 0.3, "stopped": ""}
+        | {"seconds": 40 * share, "seconds_without_cache": None if depth == "scratch" else 3600 * share}
+        for depth, values in MEASURED.items()
+        for (share, train), value in zip(SHARES, values, strict=True)
+    ]
+    cells[-2]["stopped"] = name
+    return {
+        "sentence": name,
+        "metric": "weighted accuracy",
+        "split": name,
+        "cells": cells,
+        "chosen": [
+            {"share": share, "train": train, "depth": depth}
+            for (share, train), depth in zip(SHARES, CHOSEN, strict=True)
+        ],
+        "differences": [
+            *(difference("transfer", n, "scratch", MEASURED["scratch"][n]) for n in range(3)),
+            *(difference("depth", n, "head", MEASURED["head"][n]) for n in (1, 2)),
+            *(difference("labels", n, CHOSEN[n - 1], MEASURED[CHOSEN[n - 1]][n - 1]) for n in (1, 2)),
+        ],
+        "rules": [
+            {"rule": name, "says": "head", "measured": "blocks.3", "agrees": False},
+            {"rule": name, "says": name, "measured": name, "agrees": True},
+        ],
+        "preflight": {
+            "classes": [{"label": name, "count": 1131}, {"label": "other", "count": 837}],
+            "target": 1968,
+            "source": 1281167,
+            "source_name": name,
+            "notes": [name, "grey pictures; the network learnt from colour photographs"],
+            "taps": [{"backbone": name, "tap": name, "log_me": -0.125, "h_score": 0.61}],
+        },
+        "left_out": [
+            {"depth": "everything", "share": 1.0, "seed": seed, "reason": name} for seed in range(3)
+        ],
+        "spent": {"seconds": 2510.0, "budget": 2700.0, "fits": 72, "epochs": 880},
+        **changes,
+    }
+
+
 def page(name: str = "plain", **changes: object) -> str:
     """Render a page in which every text that a user or a file can choose is `name`."""
     middling = {"value": 0.5, "ci95": [0.25, 0.75]}
@@ -184,7 +247,7 @@ def page(name: str = "plain", **changes: object) -> str:
         "references": [{"name": name, "metric": "accuracy", "value": 0.8}],
         "features": {name: {name: "a" * 40}},
         "near_copies": [{"split": name, "count": 2.5, "share": 0.0625, "pairs": []}],
-        "verdict": name,
+        "verdict": verdict_of(name),
         "classes": [
             {"class": name, "test": 12.5, "precision": UNKNOWN} | dict.fromkeys(CLASS_METRICS[1:], middling),
         ],
@@ -470,9 +533,130 @@ def test_the_learning_curve_and_the_history_are_drawn_where_there_are_some():
     assert "since the last run" not in bare
 
 
-def test_the_verdict_stands_where_there_is_one():
-    assert "Freeze everything." in page(verdict="Freeze everything.")
-    assert 'class="verdict"' not in page(verdict=None)
+def test_the_verdict_leads_the_page_and_says_each_sentence_beside_its_drawing():
+    sentence = "Freeze up to blocks.3: 90.1 % +- 1.8. Transfer helps by 18.8 points. More labels would help."
+    html = page(verdict=verdict_of(sentence=sentence))
+    header, section = html.split("<h2>How much to train</h2>")
+    assert f'<p class="verdict">{sentence}</p>' in header
+    assert re.findall(r"<li>(.*?)</li>", section.split("</ul>")[0]) == [
+        "Freeze up to blocks.3: 90.1 % +- 1.8.",
+        "Transfer helps by 18.8 points.",
+        "More labels would help.",
+    ]
+    assert section.index("<h2>Scores</h2>") > section.index("What it took")
+
+
+def test_without_a_verdict_the_page_is_as_if_there_were_none():
+    html = page()
+    without = re.sub(r'<p class="verdict">.*?</p>\n', "", html)
+    first, rest = without.split("<h2>How much to train</h2>")
+    assert first + rest[rest.index("<h2>Scores</h2>") :] == page(verdict=None)
+    assert "How much to train" not in page(verdict=None)
+
+
+def test_the_verdict_is_shown_with_its_costs_rules_and_omissions():
+    text = _text(page())
+    for shown in (
+        "training samples 98 5 % 492 25 % 1,968 100 %",
+        "head 71.0 69.0 to 72.5 2 s, else 3 min chosen 80.0 78.0 to 81.5 10 s, else 15 min 83.9",
+        "blocks.3 67.2 65.2 to 68.7 2 s, else 3 min 82.2 80.2 to 83.7 10 s, else 15 min chosen 90.1",
+        "scratch 55.0 53.0 to 56.5 2 s 63.0 61.0 to 64.5 10 s stopped: plain 71.3",
+        "+18.8 +15.8 to +21.8, real blocks.3 less scratch",
+        "+2.2 -0.8 to +5.2 blocks.3 less head",
+        "plain no head blocks.3",
+        "plain yes plain plain",
+        "plain (1,131), other (837)",
+        "1,968 to learn from; the network learnt from 1,281,167 of plain, 651 for each one here",
+        "grey pictures; the network learnt from colour photographs",
+        "plain plain -0.125 0.610",
+        "You et al. 2021. H-score: Bao et al. 2019, with the shrinkage of Ibrahim et al. 2022",
+        "Spent 42 min of 45 min: 72 fits, 880 epochs, 3 fits left out.",
+        "everything 100 % 0, 1, 2 plain",
+    ):
+        assert shown in text, shown
+
+
+def test_a_cell_that_was_left_out_says_so():
+    verdict = verdict_of()
+    verdict["cells"] = verdict["cells"][:-1]
+    assert "left out, see below" not in page(verdict=verdict)
+    out = {"depth": "scratch", "share": 1.0, "seed": 0, "reason": "no time"}
+    assert "10 s stopped: plain – left out, see below" in _text(page(verdict=verdict | {"left_out": [out]}))
+
+
+def test_each_depth_is_drawn_and_the_chosen_are_ringed():
+    [svg] = drawings(page(), "how much to train")
+    assert inside(svg)
+    ways = svg.findall("g")
+    assert [way.find("text").text for way in ways] == list(MEASURED)
+    for way, depth in zip(ways, MEASURED, strict=True):
+        spots = [path for path in way.findall("path") if path.find("title") is not None]
+        assert [spot.find("title").text.split(" (")[0] for spot in spots] == [
+            f"{depth}, {train:,.0f} samples: {100 * value:.1f}"
+            for (_, train), value in zip(SHARES, MEASURED[depth], strict=True)
+        ]
+        ringed = [(float(ring.get("cx")), float(ring.get("cy"))) for ring in way.findall("circle")]
+        places = [tuple(map(float, re.findall(r"[\d.]+", spot.get("transform")))) for spot in spots]
+        assert ringed == [place for place, pick in zip(places, CHOSEN, strict=True) if pick == depth]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_of_depths_stay_text(name):
+    def renamed(depth: str) -> Reader:
+        verdict = json.loads(json.dumps(verdict_of()).replace('"blocks.3"', json.dumps(depth)))
+        return Reader(page(verdict=verdict))
+
+    hostile, plain = renamed(name), renamed("blocks")
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    assert f"{name}, 98 samples: 67.2" in hostile.text
+    assert f"{name} less scratch" in hostile.text
+
+
+def test_what_a_verdict_does_not_know_is_a_dash():
+    def forget(value: object) -> object:
+        if isinstance(value, dict):
+            kept = {"share", "seed"}
+            return {key: each if key in kept else forget(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [forget(each) for each in value]
+        return None if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    html = page(verdict=forget(verdict_of(left_out=[])))
+    section = html.split("<h2>How much to train</h2>")[1].split("<h2>Scores</h2>")[0]
+    text = _text(section)
+    assert "None" not in text
+    assert "<svg" not in section
+    assert "training samples – 5 % – 25 % – 100 %" in text
+    assert "head – – chosen – – – –" in text
+    assert "plain (–), other (–)" in text
+    assert "plain plain – –" in text
+    assert "Spent –" in text
+
+
+def test_a_verdict_with_empty_lists_still_makes_a_page():
+    bare = {name: [] for name in ("cells", "chosen", "differences", "rules", "left_out")}
+    quiet = {"classes": [], "target": None, "source": None, "source_name": "", "notes": [], "taps": []}
+    text = _text(page(verdict=verdict_of(**bare, preflight=quiet)))
+    assert "How much to train" in text
+    assert "Spent 42 min of 45 min" in text
+    assert "Rules of thumb" not in text
+    assert "LogME" not in text
+
+
+def test_a_verdict_in_log_loss_is_told_in_its_own_unit():
+    section = page(verdict=verdict_of(metric="log loss")).split("How much to train</h2>")[1]
+    text = _text(section.split("Rules of thumb")[0])
+    assert "0.901 0.881 to 0.916" in text
+    assert "+0.188 +0.158 to +0.218, real" in text
+    assert "where lower is better" in text
+    assert "points" not in text
+
+
+def test_many_classes_are_told_in_brief():
+    preflight = verdict_of()["preflight"] | {"classes": [{"label": f"c{n}", "count": n} for n in range(1000)]}
+    text = _text(page(verdict=verdict_of(preflight=preflight)))
+    assert "c11 (11) and 988 more" in text
+    assert "c12 " not in text
 
 
 def test_the_page_can_be_heard_and_read_on_a_phone():
