@@ -109,6 +109,8 @@ class BackboneSettings(Table):
     weights: Path | None = Field(None, description="a file of weights instead of the network's own")
     engine: Literal["auto", "eager", "channels_last", "compiled", "openvino"] = "auto"
     dtype: Literal["float16", "float32"] = "float16"
+    source: str | None = Field(None, description="what weights of yours learnt from, for the verdict")
+    source_samples: Annotated[int, Field(gt=0)] | None = Field(None, description="how many samples that was")
 
 
 class SplitSettings(Table):

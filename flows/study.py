@@ -6,6 +6,7 @@ Reading a study imports neither Prefect nor torch, so a wrong one is refused at 
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,9 +23,10 @@ from flows.settings import (
     Table,
     VerdictSettings,
 )
-from tasks.core.backbones import Backbone, find_backbone
+from tasks.core.backbones import Backbone, find_backbone, source_of
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, Inputs
+from tasks.core.ladder import Ladder
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import CROP, parse_view
 from tasks.core.recipes import Recipe
@@ -109,6 +111,27 @@ class Study(Table):
     def grids(self) -> list[Grid]:
         """The experiments, as the core wants them, with each backbone's own name for its last cut."""
         return [self._grid(each) for each in self.experiments]
+
+    def learnt_from(self, name: str) -> tuple[str, int | None]:
+        """What a backbone learnt from: its name, and how many samples, as far as that is known."""
+        settings = self.backbones[name]
+        known, samples = source_of(self.backbone(name))
+        return settings.source or known, settings.source_samples or samples
+
+    def plan_of_verdict(self) -> Ladder:
+        """What the verdict measures, as the core wants it."""
+        settings = self.verdict
+        assert settings is not None, "asked only where a verdict is wanted"  # noqa: S101
+        names = {grid.inputs.backbone for grid in self.depths()}
+        first = self.split_specs()[0]
+        return Ladder(
+            depths=tuple(self.depths()),
+            kinds=tuple(depth.depth for depth in settings.depths),
+            split=replace(first, seeds=first.seeds[: settings.seeds]),
+            shares=tuple(sorted(set(settings.shares))),
+            seconds=60 * settings.minutes,
+            sources={name: self.learnt_from(name) for name in sorted(names)},
+        )
 
     def depths(self) -> list[Grid]:
         """What the verdict compares, likewise; none without a verdict."""

@@ -20,11 +20,12 @@ from tasks.curve import learning_curve
 from tasks.features import extract
 from tasks.heads import train
 from tasks.publish import publish
-from tasks.references import Curve, Features, Heads, Samples
+from tasks.references import Curve, Features, Heads, Samples, Verdict
 from tasks.report import write_report
 from tasks.samples import read_samples, set_aside
 from tasks.scores import score_all
 from tasks.tracking import track
+from tasks.verdict import judge
 
 
 @flow(name="transfer", flow_run_name="{study.name}", persist_result=False)
@@ -61,6 +62,7 @@ def planned(study: Study) -> list[str]:
         "scores",
         "learning curve",
         "near copies",
+        *(["verdict"] if study.verdict else []),
         "report",
         "publish",
         *(["tracking"] if study.tracking == "mlflow" else []),
@@ -107,6 +109,7 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
     )
     seen = study.looked_at()
     copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
+    verdict = _judge(study, samples, features, stages, here)
     story = _story(study, samples, features, trained, stages)
     summary: dict[str, Any] = stages.run(
         "report",
@@ -119,6 +122,7 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
         story,
         here,
         curve.as_summary(),
+        verdict,
     )
     stages.run("publish", publish, study.name, summary, report_link(here.study(study.name)))
     if study.tracking == "mlflow":
@@ -140,6 +144,21 @@ def _extract(
             )
         features[name] = had
     return samples, features
+
+
+def _judge(
+    study: Study, samples: Samples, features: dict[str, Features], stages: Stages, here: Artifacts
+) -> dict[str, Any] | None:
+    """Measure how much to train, where the study asks for it."""
+    if study.verdict is None:
+        return None
+    ladder = study.plan_of_verdict()
+    backbones = {name: study.backbone(name) for name in ladder.sources}
+    seen = {name: features[name] for name in backbones}
+    told: Verdict = stages.run(
+        "verdict", judge, study.name, samples, ladder, backbones, seen, _headline(study), here
+    )
+    return told.model_dump()
 
 
 def _story(

@@ -185,3 +185,39 @@ class Curve(BaseModel, frozen=True):
     def as_summary(self) -> dict[str, Any] | None:
         """Spell it for `summary.json`; None where there is nothing to tell."""
         return self.model_dump() if self.points else None
+
+
+class Verdict(BaseModel, frozen=True):
+    """How much to train; small enough to be the result itself. README's "How much to train" tells what is in it.
+
+    Attributes:
+        sentence: the answer.
+        metric: what is scored.
+        split: on which split.
+        cells: one row for each depth and share.
+        chosen: the depth that inner folds chose for each share.
+        differences: paired, between depths or shares.
+        rules: of thumb, beside what was measured.
+        preflight: what was known before anything was trained.
+        left_out: cells for which there was no time: depth, share, seed, reason, and the seconds that each is
+            expected to take; with any that would fit into a run it is never reused.
+        spent: seconds, the budget of seconds, fits and epochs.
+    """
+
+    sentence: str
+    metric: str
+    split: str
+    cells: list[dict[str, Any]]
+    chosen: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    rules: list[dict[str, Any]]
+    preflight: dict[str, Any]
+    left_out: list[dict[str, Any]]
+    spent: dict[str, float]
+
+    @model_validator(mode="after")
+    def _is_done(self) -> Self:
+        """Refuse one that another run would add to; raises ValueError."""
+        if any(each["seconds"] <= self.spent["budget"] for each in self.left_out):
+            raise ValueError(f"{len(self.left_out)} cells lacked time")
+        return self

@@ -57,6 +57,7 @@ def write_report(
     story: dict[str, Any],
     artifacts: Artifacts,
     curve: dict[str, Any] | None,
+    verdict: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write `results.csv`, `summary.json`, `report.html` and what they name; return the summary."""
     place, table = artifacts.study(study), read_table(samples.table)
@@ -84,7 +85,7 @@ def write_report(
             "metrics": metrics_of(best),
             "heads": [head_of(row, file) for row, file in zip(chosen, files, strict=True)],
         },
-        "verdict": None,
+        "verdict": verdict,
         "scores": [
             {
                 "experiment": row["experiment"],

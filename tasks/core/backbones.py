@@ -112,6 +112,24 @@ _BUNDLED = {
 }
 
 
+IMAGENET = "ImageNet-1k", 1_281_167
+"""Name and training samples of what most networks learnt from (Russakovsky et al. 2015, table 2)."""
+IMAGENET_22K = "ImageNet-22k", 14_197_122
+"""Likewise (Ridnik et al. 2021, section 2.1)."""
+
+
+def source_of(backbone: Backbone) -> tuple[str, int | None]:
+    """Say what a backbone learnt from: its name and how many samples; "" and None where weights are a user's own."""
+    own = _BUNDLED.get(backbone.name)
+    published = backbone.download is not None or (own and backbone.weights == _bundled_weights(own[0]))
+    if not published:
+        return "", None
+    tag = backbone.architecture.rpartition(".")[2] if "." in backbone.architecture else ""
+    if any(word in tag for word in ("in21k", "in22k", "in12k")):
+        return IMAGENET_22K
+    return IMAGENET
+
+
 def known_backbones() -> list[str]:
     """List the bundled names; torchvision's, timm's and checkpoints come beside them."""
     return sorted(_BUNDLED)

@@ -5,16 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.core.errors import RequestError
 from tasks.core.hyper import Hyper, Mlp, Neighbours
 from tasks.core.selection import Rows, said_of, train_heads
-from tasks.core.splits import split_by_group
+from tasks.core.shares import keeps_every_class, nested
 
 SHARES = (0.5, 0.25, 0.125)
 """Of a training part, each half of the one before."""
-
-LEAST = 2
-"""Samples of each class, below which a share is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +60,19 @@ def shorter(known: Known, lessons: Sequence[Lesson]) -> dict[float, list[Lesson]
 
 
 def halvings(training: np.ndarray, groups: np.ndarray, labels: np.ndarray, *, seed: int) -> list[np.ndarray]:
-    """Halve a training part once for each of `SHARES`: stratified by label, no group in two halves.
-
-    Args:
-        training: (N,) bool, the part.
-        groups: (N,) ids; samples that share one stay together.
-        labels: (N,) int.
-        seed: same seed and same samples give the same halves on any machine.
-
-    Returns:
-        (N,) bool for each share, each within the one before. Where every sample is a group of its own, a
-        class gives half of its samples, rounded up. There are fewer shares where a class has all its
-        samples in one group, so that it cannot be halved.
-    """
-    found: list[np.ndarray] = []
-    rows = np.flatnonzero(training)
-    for _ in SHARES:
-        names = labels[rows].astype(str).tolist()
-        try:
-            half = split_by_group(groups[rows].tolist(), names, names, test=0.5, seed=seed)
-        except RequestError:
-            break
-        rows = rows[half]
-        taken = np.zeros(len(training), dtype=bool)
-        taken[rows] = True
-        found.append(taken)
-    return found
+    """Halve a training part once for each of `SHARES`; as `nested`."""
+    return nested(training, groups, labels, SHARES, seed=seed)
 
 
 def _is_enough(known: Known, lesson: Lesson, taken: np.ndarray) -> bool:
     """Whether a head can learn from a share of what it learns from.
 
-    Each class must keep `LEAST` samples of weight, and of nearest neighbours there must be more than
-    vote: where all vote, every answer is the same.
+    Of nearest neighbours there must be more than vote: where all vote, every answer is the same.
     """
-    weighed = known.weights > 0
-    whole = np.bincount(known.labels[lesson.taken & weighed])
-    left = np.bincount(known.labels[taken & weighed], minlength=len(whole))
     voting = lesson.hyper.k if isinstance(lesson.hyper, Neighbours) else 0
-    return bool((left[whole > 0] >= LEAST).all() and known.views * left.sum() > voting)
+    left = int((taken & (known.weights > 0)).sum())
+    enough = keeps_every_class(known.labels, known.weights, lesson.taken, taken)
+    return enough and known.views * left > voting
 
 
 def learn(known: Known, features: np.ndarray, lesson: Lesson, *, classes: int) -> np.ndarray:

@@ -23,3 +23,6 @@ COPIES = 1
 
 CURVE = 1
 """A training part -> nested shares of it, and which of them are learnt from."""
+
+VERDICT = 1
+"""Cells -> what is said of them, and which shares are measured."""

@@ -614,7 +614,7 @@ def test_a_view_is_written_in_one_way(text, view):
     "text", ["", "center", "crop", "crop:", "crop:-1", "crop:1.5", "crop:K", "crop:²", "hflip:1", " centre"]
 )
 def test_an_unknown_view_is_refused(text):
-    with pytest.raises(RequestError, match="write one of centre, hflip, vflip, crop:K"):
+    with pytest.raises(RequestError, match="write one of centre, hflip, vflip, rot180, crop:K"):
         parse_view(text)
     with pytest.raises(RequestError, match="write one of"):
         pixels(encoded(noise(20, 20, 3), "PNG"), SMALL, view=text)
@@ -626,7 +626,11 @@ def test_flips_are_the_centre_mirrored(case):
     width, height, spec = case
     data = encoded(noise(height, width, 3), "PNG")
     centre = pixels(data, spec)
-    for view, mirrored in (("hflip", centre[:, :, ::-1]), ("vflip", centre[:, ::-1])):
+    for view, mirrored in (
+        ("hflip", centre[:, :, ::-1]),
+        ("vflip", centre[:, ::-1]),
+        ("rot180", np.rot90(centre, 2, (1, 2))),
+    ):
         got = pixels(data, spec, view=view)
         assert np.array_equal(got, mirrored)
         assert got.flags.c_contiguous

@@ -313,6 +313,14 @@ def test_copied_columns_and_copied_rows_leave_a_finite_score(score):
 
 
 @SCORES
+def test_directions_that_are_rounding_alone_do_not_count(score):
+    labels = np.arange(40) % 2
+    perfect = np.eye(2)[labels]
+    found = score(np.column_stack([perfect] * 5), labels, classes=2)
+    assert found == pytest.approx(score(perfect, labels, classes=2), abs=1e-6)
+
+
+@SCORES
 @pytest.mark.parametrize(
     ("features", "labels", "told"),
     [

@@ -1,22 +1,12 @@
 """Layers are trained as experiments like others: chosen on inner folds, cached, resumed, told in the results."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 import tasks.core.finetune
 from flows.study import Study
-from tasks.core.artifacts import Artifacts
-from tasks.core.backbones import find_backbone
-from tasks.core.heads import load_heads
-from tasks.core.media import pixels
-from tasks.core.predictors import Networks
-from tasks.core.trained import open_layers
 
 SIZE = 48
 
@@ -33,7 +23,14 @@ def study_of(folder: Path, *experiments: dict[str, Any], **changes: Any) -> Stud
 
 
 HEAD = {"name": "head", "strengths": [1.0]}
-SUFFIX = {"name": "late", "depth": "suffix", "cut": "blocks.5", "epochs": [2], "learning_rates": [1e-3], "batch": 8}
+SUFFIX = {
+    "name": "late",
+    "depth": "suffix",
+    "cut": "blocks.5",
+    "epochs": [2],
+    "learning_rates": [1e-3],
+    "batch": 8,
+}
 EVERYTHING = {"name": "all", "depth": "everything", "epochs": [1], "learning_rates": [1e-3], "batch": 8}
 SCRATCH = {"name": "none", "depth": "scratch", "epochs": [1], "learning_rates": [1e-3], "batch": 8}
 
