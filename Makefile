@@ -1,11 +1,11 @@
 # make demo   sets up .venv and runs the main job on real data
 # make test   sets up .venv and runs the tests; test-all the slow ones too, soak those of half an hour
-# make bench-extract, bench-store, bench-plan, bench-heads, bench-experiments, bench-wall   measure, and print what the
-#   README quotes
+# make bench-extract, bench-store, bench-plan, bench-heads, bench-experiments, bench-wall, bench-depth   measure, and
+#   print what the README quotes
 PYTHON ?= python3
 BIN := .venv/bin
 
-BENCHES := bench-extract bench-store bench-plan bench-heads bench-experiments bench-wall
+BENCHES := bench-extract bench-store bench-plan bench-heads bench-experiments bench-wall bench-depth
 
 .PHONY: demo test test-all soak lint clean $(BENCHES)
 

@@ -120,10 +120,16 @@ def _points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
 
 
+def ran_something(summary: dict[str, Any]) -> bool:
+    """Whether a run had anything to extract or to train."""
+    cells = (summary["verdict"] or {"trained": 0})["trained"]
+    return bool(summary["samples"]["extracted"] or summary["experiments"]["trained"] or cells)
+
+
 def what_ran(summary: dict[str, Any]) -> str:
     """Say in one line what was run and what was reused."""
     samples, experiments = summary["samples"], summary["experiments"]
-    if not samples["extracted"] and not experiments["trained"]:
+    if not ran_something(summary):
         return f"everything was reused: {samples['total']:,} samples, {experiments['total']} heads"
     return (
         f"samples: {samples['extracted']:,} run through the network, {samples['reused']:,} reused, "

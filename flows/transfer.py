@@ -8,7 +8,7 @@ from prefect.exceptions import CancelledRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from flows.console import what_ran
+from flows.console import ran_something, what_ran
 from flows.server import report_link
 from flows.stages import Stages
 from flows.study import Study, check_study
@@ -71,7 +71,7 @@ def planned(study: Study) -> list[str]:
 
 def is_unchanged(summary: dict[str, Any]) -> bool:
     """Whether a run found everything done."""
-    return not (summary["samples"]["extracted"] or summary["experiments"]["trained"])
+    return not ran_something(summary)
 
 
 def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _judge(
     told: Verdict = stages.run(
         "verdict", judge, study.name, samples, ladder, backbones, seen, _headline(study), here
     )
-    return told.model_dump()
+    return told.model_dump() | ({"trained": 0} if stages.was_cached("verdict") else {})
 
 
 def _story(

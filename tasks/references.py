@@ -201,6 +201,7 @@ class Verdict(BaseModel, frozen=True):
         preflight: what was known before anything was trained.
         left_out: cells for which there was no time: depth, share, seed, reason, and the seconds that each is
             expected to take; with any that would fit into a run it is never reused.
+        trained: how many cells were trained for it; the others were there.
         spent: seconds, the budget of seconds, fits and epochs.
     """
 
@@ -213,6 +214,7 @@ class Verdict(BaseModel, frozen=True):
     rules: list[dict[str, Any]]
     preflight: dict[str, Any]
     left_out: list[dict[str, Any]]
+    trained: int
     spent: dict[str, float]
 
     @model_validator(mode="after")

@@ -68,6 +68,7 @@ def _told(bench: Bench, found: Measured) -> Verdict:
         rules=rules(found, Target(len(preflight["classes"]), preflight["source"])),
         preflight=preflight,
         left_out=[vars(each) for each in bench.left_out],
+        trained=bench.trained,
         spent={
             "seconds": sum(cell.seconds for cell in found.cells),
             "budget": bench.ladder.seconds,

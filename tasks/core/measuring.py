@@ -63,6 +63,7 @@ class Bench:
         artifacts: where everything lies.
         slot: a block in which layers are trained.
         left_out: cells for which there was no time.
+        trained: how many cells were trained here; the others were found.
     """
 
     ladder: Ladder
@@ -73,6 +74,7 @@ class Bench:
     artifacts: Artifacts
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     left_out: list[LeftOut] = field(default_factory=list)
+    trained: int = 0
 
     def size(self) -> int:
         """How much `measure` tells its `advance` of."""
@@ -193,6 +195,7 @@ class Bench:
             started = time.monotonic()
             filled = fill(source, [grid], rung.part, advance)
             took = time.monotonic() - started
+        self.trained += bool(filled.trained)
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
         return self._scored(rung, head, took, trained=bool(filled.trained))
