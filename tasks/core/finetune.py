@@ -110,8 +110,8 @@ class Training:
         self.peaks = [float(str(group["lr"])) for group in groups]
         self.optimizer = torch.optim.AdamW(groups)
         self.targets = self.samples.targets()
-        self.micro = self.course.batch
-        """Samples that go through the layers at once; the gradients of a step's parts are added up."""
+        self.micro = len(self.samples.rows)
+        """Samples that may go through the layers at once; the gradients of a step's parts are added up."""
 
     def run(self) -> None:
         """Train to the end.
@@ -175,13 +175,14 @@ class Training:
     def _gradient(self, x: Tensor, target: Tensor) -> float:
         """Add up the gradients of a batch's parts, as large as fit in memory; return the batch's loss."""
         while True:
+            count = -(-len(x) // self.micro)  # of nearly the same size: batch norm cannot live on one sample
+            parts = zip(torch.tensor_split(x, count), torch.tensor_split(target, count), strict=True)
             try:
-                parts = zip(torch.split(x, self.micro), torch.split(target, self.micro), strict=True)
                 return sum(self._backward(*part, len(x)) for part in parts)
             except torch.OutOfMemoryError:
                 if self.micro == 1:
                     raise
-                self.micro = -(-self.micro // 2)
+                self.micro = -(-min(self.micro, len(x)) // 2)
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
 

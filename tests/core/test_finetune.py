@@ -269,6 +269,19 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_until_it_does():
     assert layers.seen == [16, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
 
 
+@pytest.mark.parametrize("rows", [1, 31, 33, 47, 49, 65])
+def test_no_batch_is_much_smaller_than_wanted(rows):
+    """A batch of one sample has no statistics, and torch refuses it."""
+    layers = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, CLASSES))
+    seen: list[int] = []
+    layers[0].register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    course = Course(0.1, epochs=1, batch=32, batch_norm="live" if rows > 1 else "frozen")
+    Training(layers, samples_of(torch.randn(1, rows, 4), np.arange(rows) % 3, np.ones(rows)), course).run()
+    assert sum(seen) == rows
+    assert min(seen) >= min(rows, 22)
+    assert max(seen) <= 48
+
+
 def test_live_batch_norm_moves_and_frozen_stays():
     for batch_norm, moves in (("frozen", False), ("live", True)):
         layers, samples = made(pretrained(small_cnn))
