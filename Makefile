@@ -41,4 +41,4 @@ lint: .venv/.dev
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv artifacts/features artifacts/engines artifacts/heads artifacts/results artifacts/samples artifacts/studies artifacts/seen.sqlite
+	rm -rf .venv artifacts/features artifacts/engines artifacts/heads artifacts/checkpoints artifacts/results artifacts/samples artifacts/studies artifacts/seen.sqlite

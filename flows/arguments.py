@@ -85,7 +85,9 @@ def _add_cache(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     check = actions.add_parser("verify", help="read everything and tell what is damaged")
     tidy = actions.add_parser("gc", help="remove what dead runs left, what is damaged, and what is asked for")
     tidy.add_argument(
-        "--older-than", metavar="AGE", help="and sets not used for so long, such as 30d (h, d, w)"
+        "--older-than",
+        metavar="AGE",
+        help="and sets not used for so long, such as 30d (h, d, w); checkpoints go after a week in any case",
     )
     tidy.add_argument(
         "--keep", metavar="SIZE", help="and the least lately used sets, until 10GB or so are left"

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.checks import size
 from tasks.core.errors import RequestError
 from tasks.core.housekeeping import (
     SetEntry,
@@ -26,6 +25,7 @@ from tasks.core.housekeeping import (
     remove,
     size_of,
 )
+from tasks.core.words import size
 
 DONE, DAMAGED = 0, 1
 
@@ -56,7 +56,12 @@ def cache_ls(artifacts: Path) -> int:
     if sets:
         console.print(_set_table(sets))
     console.print(f"{len(sets)} feature sets: {size(sum(entry.bytes for entry in sets))}")
-    for name, place in (("heads", here.heads), ("converted networks", here.engines)):
+    others = {
+        "heads and layers": here.heads,
+        "checkpoints of trainings that are not done": here.checkpoints,
+        "converted networks": here.engines,
+    }
+    for name, place in others.items():
         console.print(f"{name}: {size(size_of(place) if place.exists() else 0)}")
     if damaged := sum(entry.damaged for entry in sets):
         console.print(f'{damaged} shards are damaged; "headstart cache verify" tells which')
@@ -64,7 +69,7 @@ def cache_ls(artifacts: Path) -> int:
 
 
 def cache_verify(artifacts: Path) -> int:
-    """Read every shard, view and head; show the damaged ones. Exit code 1 if there are any."""
+    """Read every shard, view, head and checkpoint; show the damaged ones. Exit code 1 if there are any."""
     console = _console()
     damages = find_all_damage(Artifacts(artifacts))
     rows = [(_place(damage.path, artifacts), damage.reason, damage.mend) for damage in damages]

@@ -122,7 +122,7 @@ def _points(value: float | None) -> str:
 
 def ran_something(summary: dict[str, Any]) -> bool:
     """Whether a run had anything to extract or to train."""
-    cells = (summary["verdict"] or {"trained": 0})["trained"]
+    cells = (summary["verdict"] or {}).get("trained", 0)
     return bool(summary["samples"]["extracted"] or summary["experiments"]["trained"] or cells)
 
 

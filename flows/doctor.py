@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.forecast import Forecast
+from flows.sizes import Shapes
 from flows.study import Study
 from tasks.core.artifacts import Artifacts
 from tasks.core.checks import (
@@ -30,15 +31,14 @@ from tasks.core.checks import (
     of_copies,
     of_files,
     of_labels,
-    of_memory,
-    of_space,
     of_split,
-    of_versions,
+    of_verdict,
     of_weights,
 )
 from tasks.core.errors import RequestError
 from tasks.core.machine import library_version
 from tasks.core.recipes import AUTO
+from tasks.core.resources import free_bytes, of_memory, of_space, of_steps, of_versions
 from tasks.core.wishes import check_wishes
 
 SYMBOLS = {OK: ("✓", "green"), NOTE: ("!", "yellow"), WRONG: ("✗", "red")}
@@ -161,15 +161,14 @@ def _samples(forecast: Forecast) -> Iterator[Check]:
 
 
 def _networks(forecast: Forecast) -> Iterator[Check]:
-    """Whether the networks have the taps, and whether their weights are here."""
+    """Whether the networks have the taps and cuts, and whether their weights are here."""
     for name in forecast.backbones:
         try:
             shapes = forecast.shapes(name)
         except RequestError as refusal:
             yield Check("network", WRONG, f"{name}: {refusal}")
             continue
-        rows = [f"{tap} {' x '.join(f'{n:,}' for n in shape)}" for tap, shape in (shapes or {}).items()]
-        found = f"{name}: rows of {', '.join(rows) or 'a size that only a pass tells'}"
+        found = f"{name}: {_told_rows(shapes)}"
         if name in forecast.far:
             yield Check(
                 "network", NOTE, f"{found}; its weights are not on this machine", "a run downloads them"
@@ -178,19 +177,46 @@ def _networks(forecast: Forecast) -> Iterator[Check]:
             yield Check("network", OK, found)
 
 
+def _told_rows(shapes: Shapes) -> str:
+    """Say what the rows are that are kept of a network."""
+    if shapes is None:
+        return "rows of a size that only a pass tells"
+    rows = [f"{tap} {' x '.join(f'{n:,}' for n in shape)}" for tap, shape in shapes.items()]
+    return f"rows of {', '.join(rows)}" if rows else "no rows are kept, all of it is trained"
+
+
 def _work(forecast: Forecast) -> Iterator[Check]:
     """What a run would do, and what it takes of disk, memory and time."""
-    heads = sum(forecast.untrained.values())
+    plan, verdict = forecast.plan, forecast.plan.verdict
     told = [f"{len(wave.samples):,} passes of {wave.backbone} ({wave.view})" for wave in forecast.waves]
-    told += [f"{heads:,} heads to train"] if heads else []
+    told += [
+        f"{count:,} {what}"
+        for count, what in (
+            (forecast.lacking(layers=False), "heads to train"),
+            (forecast.lacking(layers=True), "searches of layers"),
+            (len(verdict.lacking) if verdict else 0, "cells of the verdict"),
+        )
+        if count
+    ]
     yield Check("work", OK, ", ".join(told) or "nothing to do: a run would reuse everything")
-    unknown = [wave.backbone for wave in forecast.waves if wave.bytes is None]
-    place = next(each for each in (forecast.here.root, *forecast.here.root.parents) if each.exists())
-    needed = sum(wave.bytes or 0 for wave in forecast.waves)
-    yield of_space(needed, shutil.disk_usage(place).free, list(dict.fromkeys(unknown)))
-    yield from of_memory(forecast.needs)
+    writes = plan.writes()
+    yield of_space(writes.features, writes.layers, free_bytes(forecast.here.root), writes.unknown)
+    yield from _memory(forecast)
+    if verdict:
+        needed = sum(each.needed for each in verdict.depths)
+        yield of_verdict(needed, verdict.skipped, forecast.cells, verdict.seconds)
     if told:
         yield Check("time", OK, forecast.time())
+
+
+def _memory(forecast: Forecast) -> Iterator[Check]:
+    """What training takes of memory; on a GPU the steps of layers are cut until they fit."""
+    import torch
+
+    if forecast.heads:
+        yield from of_memory(forecast.needs)
+    if forecast.layers and not torch.cuda.is_available():
+        yield from of_steps(forecast.steps)
 
 
 def _device(forecast: Forecast) -> Iterator[Check]:

@@ -1,29 +1,33 @@
-"""What a run of a study would find and do: its samples read, its passes and heads counted, its time estimated."""
+"""What a run of a study would find and do: samples read, passes and trainings counted, time and memory estimated."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import pandas as pd
 
-from flows.plan import trained_on, wanted_sets
+from flows.plan import plan_of
+from flows.sizes import Shapes, shapes_of, with_sizes
 from flows.study import Study
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.checks import Need, about
+from tasks.core.cells import Source
 from tasks.core.choice import Memory
-from tasks.core.heads import Inputs
+from tasks.core.heads import Grid, Inputs
+from tasks.core.hyper import Network, budget
 from tasks.core.manifest import list_samples, locate
+from tasks.core.measuring import HEAD_SECONDS, MARGIN
 from tasks.core.passes import Passes
-from tasks.core.plan import Plan, Survey, decide
+from tasks.core.plan import Plan, SetPlan, Survey
 from tasks.core.recipes import AUTO
+from tasks.core.resources import Need, Step
 from tasks.core.samples import Examined, assemble, examine
 from tasks.core.store import holdings
 from tasks.core.stored import Stored
 from tasks.core.taps import Tap, parse_tap, spell
 from tasks.core.trials import labelled, parts_of, together
+from tasks.core.words import about
 
 TRIAL_PICTURES = 16
 """So many pictures are decoded, and run through the network, to see how long that takes."""
@@ -41,14 +45,12 @@ class Wave:
         view: of the samples.
         taps: those that lack rows.
         samples: digests of those that any of them lacks.
-        bytes: that will be written; None where nobody knows.
     """
 
     backbone: str
     view: str
     taps: tuple[Tap, ...]
     samples: tuple[str, ...]
-    bytes: int | None
 
 
 @dataclass
@@ -115,107 +117,110 @@ class Forecast:
         return [name for name, backbone in self.backbones.items() if backbone.lacks_weights()]
 
     @cached_property
-    def waves(self) -> list[Wave]:
-        """The passes that a run would make, at most: some may start from kept activations."""
-        waves = []
-        for name in self.backbones:
-            for view, taps in self.study.recipe(name).views.items():
-                lacking = {tap: some for tap in taps if (some := self._lacking(name, tap, view))}
-                sizes = [self.row_bytes(name, tap, view) for tap in lacking]
-                total = sum(
-                    size * len(some) for size, some in zip(sizes, lacking.values(), strict=True) if size
-                )
-                samples = sorted(set().union(*lacking.values()))
-                waves.append(
-                    Wave(name, view, tuple(lacking), tuple(samples), None if None in sizes else total)
-                )
-        return [wave for wave in waves if wave.samples]
+    def plan(self) -> Plan:
+        """What is there and what is not; what hangs on weights that are not on this machine is not."""
+        rows = len(self.listed)
+        found = Survey(self.table, rows, unchanged=rows, unread=0, quarantined=len(self.quarantine))
+        return with_sizes(self.study, plan_of(self.study, found, self.here), self.shapes)
 
     @cached_property
-    def untrained(self) -> dict[str, int]:
-        """Experiment -> how many of its heads are not there."""
-        if self._plan is None:
-            seeds = sum(len(spec.seeds) for spec in self.study.split_specs())
-            return {grid.name: len(grid.hypers) * seeds for grid in self.study.grids()}
-        return {trial.name: trial.needed - trial.there for trial in self._plan.trials}
+    def waves(self) -> list[Wave]:
+        """The passes that a run would make, at most: some may start from kept activations."""
+        lacking: dict[tuple[str, str], list[SetPlan]] = {}
+        for each in self.plan.sets:
+            if each.missing:
+                lacking.setdefault((each.wanted.backbone, each.wanted.view), []).append(each)
+        return [
+            Wave(
+                name,
+                view,
+                tuple(each.wanted.tap for each in sets),
+                tuple(sorted(set().union(*(each.missing for each in sets)))),
+            )
+            for (name, view), sets in lacking.items()
+        ]
+
+    @cached_property
+    def heads(self) -> list[Grid]:
+        """The experiments, and the verdict's depths, that train heads on features."""
+        return [grid for grid in (*self.study.grids(), *self.study.depths()) if not grid.is_network]
+
+    @cached_property
+    def layers(self) -> list[Grid]:
+        """Those that train layers."""
+        return [grid for grid in (*self.study.grids(), *self.study.depths()) if grid.is_network]
 
     @cached_property
     def needs(self) -> list[Need]:
         """What training takes of memory, for each combination of features whose size is known."""
         needs = []
-        for some in together(self.study.grids()):
+        for some in together(self.heads):
             columns, rows = self.columns(some[0].inputs), len(some[0].inputs.views) * len(self.known)
             kinds = frozenset(hyper.kind for grid in some for hyper in grid.hypers)
             if columns is not None:
                 needs.append(Need(some[0].name, kinds, rows, columns))
         return needs
 
-    def shapes(self, backbone: str) -> dict[Tap, tuple[int, ...]] | None:
-        """Tap -> the shape of its row; None if the network cannot tell without running.
+    @cached_property
+    def steps(self) -> list[Step]:
+        """What a step of training takes of memory, for all layers of which that is known."""
+        from tasks.core.layer_estimates import step_bytes  # torch
 
-        Raises:
-            RequestError: if the network has no such tap.
-        """
-        if backbone not in self._shapes:
-            from tasks.core.estimates import row_shapes  # torch
-
-            taps = sorted(set().union(*self.study.recipe(backbone).views.values()))
-            found = row_shapes(self.backbones[backbone], taps)
-            self._shapes[backbone] = None if found is None else dict(zip(taps, found, strict=True))
-        return self._shapes[backbone]
+        steps = []
+        for grid in self.layers:
+            shape, network = self._sample_shape(grid), _network(grid)
+            backbone = self.backbones[grid.inputs.backbone]
+            taken = None if shape is None else step_bytes(backbone, network, shape, len(self._classes))
+            if taken is not None:
+                steps.append(Step(grid.name, network.batch, taken))
+        return list(dict.fromkeys(steps))
 
     @cached_property
-    def _shapes(self) -> dict[str, dict[Tap, tuple[int, ...]] | None]:
-        return {}
-
-    def row_bytes(self, backbone: str, tap: Tap, view: str) -> int | None:
-        """Bytes of a row, as stored or else by the network's shapes."""
-        stored = self._set_bytes.get((backbone, spell(tap, view)))
-        if stored is not None:
-            return stored
-        shapes = self.shapes(backbone)
-        size = np.dtype(self.study.recipe(backbone).dtype).itemsize
-        return None if shapes is None else math.prod(shapes[tap]) * size
+    def shapes(self) -> Callable[[str], Shapes]:
+        """Backbone -> the shapes of its rows, and whether its layers can be trained; see `shapes_of`."""
+        return cache(partial(shapes_of, self.study))
 
     def columns(self, inputs: Inputs) -> int | None:
         """How many numbers stand side by side in a row that heads are trained on."""
+        rows = [self._row_bytes(inputs.backbone, parse_tap(tap), inputs.views[0]) for tap in inputs.taps]
         size = np.dtype(self.study.recipe(inputs.backbone).dtype).itemsize
-        rows = [self.row_bytes(inputs.backbone, parse_tap(tap), inputs.views[0]) for tap in inputs.taps]
         return None if None in rows else sum(row // size for row in rows if row is not None)
 
-    @cached_property
-    def _plan(self) -> Plan | None:
-        """What is there and what is not; None where that hangs on weights that are not on this machine."""
-        if self.far:
-            return None
-        wanted = wanted_sets(self.study, self.here)
-        names = {(each.backbone, each.tap): each.folder.name for each in wanted}
-        trials = [
-            (grid, trained_on(self.study, grid.inputs, names, self.here)) for grid in self.study.grids()
+    def _row_bytes(self, backbone: str, tap: Tap, view: str) -> int | None:
+        [found] = [
+            each
+            for each in self.plan.sets
+            if (each.wanted.backbone, each.wanted.tap, each.wanted.view) == (backbone, tap, view)
         ]
-        rows = len(self.listed)
-        found = Survey(self.table, rows, unchanged=rows, unread=0, quarantined=len(self.quarantine))
-        return decide(found, wanted, trials, self.study.split_specs(), self.here)
+        return found.row_bytes
+
+    def _sample_shape(self, grid: Grid) -> tuple[int, ...] | None:
+        """The shape of a sample as layers take it; None where nobody knows."""
+        name, cut = grid.inputs.backbone, _network(grid).cut
+        if not cut:
+            side = self.backbones[name].preprocessing.crop
+            return 3, side, side
+        shapes = self.shapes(name)
+        return None if shapes is None else shapes[Tap(cut, "none")]
 
     @cached_property
-    def _set_bytes(self) -> dict[tuple[str, str], int | None]:
-        sets = self._plan.sets if self._plan is not None else []
-        return {(each.wanted.backbone, each.wanted.tap): each.row_bytes for each in sets}
-
-    def _lacking(self, backbone: str, tap: Tap, view: str) -> frozenset[str]:
-        if self._plan is None:
-            return frozenset(self.table.digest)
-        place = (backbone, spell(tap, view))
-        [found] = [each for each in self._plan.sets if (each.wanted.backbone, each.wanted.tap) == place]
-        return found.missing
+    def _classes(self) -> list[str]:
+        return sorted(self.known.label.unique())
 
     # How long it takes
 
     def time(self) -> str:
         """Estimate the time that a run takes, each part with what that rests on."""
         parts = [self._passing(wave) for wave in self.waves]
-        if any(self.untrained.values()):
-            parts.append(self._training())
+        if self.lacking(layers=False):
+            parts.append(self._heads_time())
+        parts += [
+            self._layers_time(grid, trial.lacking / trial.needed)
+            for grid, trial in zip(self.study.grids(), self.plan.trials, strict=True)
+            if trial.is_network and trial.lacking
+        ]
+        if self.plan.verdict is not None and self.plan.verdict.lacking:
+            parts.append(self._verdict_time(self.plan.verdict.seconds))
         known = [seconds for seconds, _ in parts if seconds is not None]
         whole = (
             f"{about(sum(known))}{'' if len(known) == len(parts) else ' for what is known'}: "
@@ -223,6 +228,24 @@ class Forecast:
             else ""
         )
         return f"{whole}{'; '.join(told for _, told in parts)}; scores and the report come on top"
+
+    def lacking(self, *, layers: bool) -> int:
+        """Count the heads, or the searches of layers, that experiments lack."""
+        return sum(each.lacking for each in self.plan.trials if each.is_network == layers)
+
+    @cached_property
+    def cells(self) -> list[float] | None:
+        """Seconds that each of the verdict's cells takes which is to be measured; None where nobody knows."""
+        cells, depths = self.plan.verdict.lacking if self.plan.verdict else [], self.study.depths()
+        seconds = []
+        for cell in cells:
+            grid = depths[cell.depth]
+            pace = self._pace(grid) if grid.is_network else 0.0
+            if pace is None:
+                return None
+            learnt = budget(_network(grid), int(cell.part.training.sum())) if grid.is_network else 0
+            seconds.append(MARGIN * learnt * pace if grid.is_network else HEAD_SECONDS)
+        return seconds
 
     def _passing(self, wave: Wave) -> tuple[float | None, str]:
         """Seconds that a wave's passes take, and in words what that rests on."""
@@ -244,18 +267,21 @@ class Forecast:
         seconds = pace.seconds(len(wave.samples), decoding)
         return seconds, f"{told} {about(seconds)} ({pace.basis})"
 
-    def _training(self) -> tuple[float | None, str]:
-        """Seconds that the heads take, and in words what that rests on."""
+    def _heads_time(self) -> tuple[float | None, str]:
+        """Seconds that the experiments' heads take, and in words what that rests on."""
         from tasks.core.estimates import extrapolated, made_up, mixed, time_training
 
-        groups = [(some, self.columns(some[0].inputs)) for some in together(self.study.grids())]
+        grids, heads = (
+            [grid for grid in self.study.grids() if not grid.is_network],
+            self.lacking(layers=False),
+        )
+        groups = [(some, self.columns(some[0].inputs)) for some in together(grids)]
         sized = [(some, columns) for some, columns in groups if columns is not None]
-        heads = sum(self.untrained.values())
         if len(sized) < len(groups):
             return None, f"{heads:,} heads not estimated, the size of their features is not known"
         widest, columns = max(sized, key=lambda pair: pair[1] * sum(len(grid.hypers) for grid in pair[0]))
         hypers = list(dict.fromkeys(hyper for grid in widest for hyper in grid.hypers))
-        names = sorted(self.known.label.unique())
+        names = self._classes
         labels = self.known.label.map({name: number for number, name in enumerate(names)}).to_numpy()
         some = mixed(labels)[:TRIAL_SAMPLES]
         real = self._some_features(widest[0].inputs, self.known.digest.to_numpy()[some].tolist())
@@ -263,20 +289,64 @@ class Forecast:
         took = time_training(features, labels[some], hypers, classes=len(names))
         if not took:
             return None, f"{heads:,} heads not estimated, there are too few samples to try"
-        sizes = [int((~part.test).sum()) for part in parts_of(self.known, self.study.split_specs())]
-        rows = len(widest[0].inputs.views) * sum(sizes) / len(sizes)
+        rows = len(widest[0].inputs.views) * sum(self._sizes) / len(self._sizes)
         # a head costs as others do, by the width of its features
-        lacking = sum(wide * self.untrained[grid.name] for grids, wide in sized for grid in grids) / columns
+        untrained = {trial.name: trial.lacking for trial in self.plan.trials}
+        lacking = sum(wide * untrained[grid.name] for some, wide in sized for grid in some) / columns
         seconds = extrapolated(took, rows) * lacking / len(hypers)
         basis = f"roughly, from fits on {took[-1][0]:,} {'made-up rows' if real is None else 'rows'}"
         return seconds, f"{heads:,} heads {about(seconds)} ({basis})"
 
+    def _layers_time(self, grid: Grid, share: float) -> tuple[float | None, str]:
+        """Seconds that an experiment's layers take, a share of its searches being left; and on what that rests."""
+        searches = round(share * len(self._sizes))
+        told, pace = f"{searches:,} search{'es' * (searches > 1)} of {grid.name}", self._pace(grid)
+        if pace is None:
+            return None, f"{told} not estimated, nobody knows what reaches the layers"
+        learnt = sum(budget(_network(grid), size) for size in self._sizes)
+        seconds = MARGIN * share * learnt * pace
+        return seconds, f"{told} {about(seconds)} ({1000 * pace:,.1f} ms a sample, tried for a moment)"
+
+    def _verdict_time(self, most: float) -> tuple[float | None, str]:
+        """Seconds that the verdict's cells take, no more than they may."""
+        if self.cells is None:
+            return most, f"verdict at most {about(most)}"
+        seconds = min(most, sum(self.cells))
+        return seconds, f"verdict {about(seconds)}"
+
+    def _pace(self, grid: Grid) -> float | None:
+        """Seconds that layers take to learn from a sample; None where nobody knows what reaches them."""
+        from tasks.core.layer_estimates import sample_seconds
+
+        network, shape = _network(grid), self._sample_shape(grid)
+        alike = grid.inputs, network.cut, network.batch, network.batch_norm
+        if shape is not None and alike not in self._paces:
+            backbone = self.backbones[grid.inputs.backbone]
+            source = Source(grid.inputs, backbone, {}, self.known, self.here)
+            self._paces[alike] = sample_seconds(source, network, shape)
+        return self._paces.get(alike)
+
+    @cached_property
+    def _paces(self) -> dict[tuple[Inputs, str, int, str], float]:
+        return {}
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Samples of each training part."""
+        parts = parts_of(self.known, self.study.split_specs())
+        return [int(part.training.sum()) for part in parts]
+
     def _some_features(self, inputs: Inputs, digests: Sequence[str]) -> np.ndarray | None:
         """The features of some samples in the first view, if all of them are stored."""
         taps = [(inputs.backbone, spell(parse_tap(tap), inputs.views[0])) for tap in inputs.taps]
-        sets = self._plan.sets if self._plan is not None else []
-        folders = {(each.wanted.backbone, each.wanted.tap): each.wanted.folder for each in sets}
-        held = [holdings(folders[tap], self.here.seen("shard")) for tap in taps if tap in folders]
-        if len(held) < len(taps) or not all(digest in each.rows for each in held for digest in digests):
+        folders = {(each.wanted.backbone, each.wanted.name): each.wanted.folder for each in self.plan.sets}
+        held = [holdings(folders[tap], self.here.seen("shard")) for tap in taps]
+        if not all(digest in each.rows for each in held for digest in digests):
             return None
         return Stored((tuple(held),), tuple(digests)).in_memory()
+
+
+def _network(grid: Grid) -> Network:
+    [network] = grid.hypers
+    assert isinstance(network, Network), "asked only where layers are trained"  # noqa: S101
+    return network

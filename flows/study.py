@@ -26,6 +26,7 @@ from flows.settings import (
 from tasks.core.backbones import Backbone, find_backbone, source_of
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, Inputs
+from tasks.core.hyper import Hyper, Network
 from tasks.core.ladder import Ladder
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import CROP, parse_view
@@ -33,7 +34,7 @@ from tasks.core.recipes import Recipe
 from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable
-from tasks.core.taps import Tap, parse_tap
+from tasks.core.taps import LAST, Tap, parse_tap
 from tasks.core.wishes import Wish
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
@@ -153,24 +154,36 @@ class Study(Table):
                 taps=tuple(str(tap) for tap in self._taps(experiment)),
                 views=self._views(experiment),
             ),
-            hypers=experiment.hypers(),
+            hypers=self._hypers(experiment),
         )
+
+    def _hypers(self, experiment: ExperimentSettings) -> tuple[Hyper, ...]:
+        """What is trained; a cut "last" is the backbone's own, as it is for taps."""
+        hypers = experiment.hypers()
+        if experiment.cut != LAST:
+            return hypers
+        last = self.backbone(self._backbone_of(experiment)).last
+        return tuple(replace(each, cut=last) if isinstance(each, Network) else each for each in hypers)
 
     def wishes(self) -> tuple[Wish, ...]:
         """The operating points, as the core wants them."""
         return tuple(Wish(**each.model_dump()) for each in self.operating_points)
 
     def recipe(self, backbone: str) -> Recipe:
-        """Every tap that the study wants of a backbone, once for each view."""
+        """Every tap that the study wants of a backbone, once for each view, and the cuts behind which it trains."""
         wanted: dict[str, set[Tap]] = {}
-        for seen in (self.looked_at(), *(grid.inputs for grid in (*self.grids(), *self.depths()))):
+        grids = [*self.grids(), *self.depths()]
+        for seen in (self.looked_at(), *(grid.inputs for grid in grids)):
             for view in seen.views if seen.backbone == backbone and seen.taps else ():
                 wanted.setdefault(view, set()).update(map(parse_tap, seen.taps))
+        mine = [hyper for grid in grids if grid.inputs.backbone == backbone for hyper in grid.hypers]
+        trained = {hyper.cut for hyper in mine if isinstance(hyper, Network)}
         settings = self.backbones[backbone]
         return Recipe(
             {view: tuple(sorted(taps)) for view, taps in sorted(wanted.items())},
             settings.dtype,
             settings.engine,
+            tuple(sorted(trained)),
         )
 
     def _taps(self, experiment: ExperimentSettings) -> list[Tap]:

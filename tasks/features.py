@@ -8,7 +8,7 @@ from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.passes import Passes
+from tasks.core.passes import Passes, check_trained
 from tasks.core.recipes import Recipe
 from tasks.core.tables import read_table
 from tasks.core.taps import CENTRE, spell
@@ -35,6 +35,7 @@ def extract(
         with Progress(name, total) as progress:
             yield progress.advance_to
 
+    check_trained(backbone, recipe)
     table = read_table(samples.table)
     places = dict(zip(table["digest"], table["path"], strict=True))
     passes = Passes(backbone, recipe, artifacts, places, show)

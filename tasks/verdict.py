@@ -4,6 +4,7 @@ from typing import Any
 
 from tasks.caching import stage
 from tasks.core import versions
+from tasks.core.advice import Target, rules, sentence
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.ladder import Ladder
@@ -50,8 +51,6 @@ def judge(
 
 
 def _told(bench: Bench, found: Measured) -> Verdict:
-    from tasks.core.advice import Target, rules, sentence  # which knows torch by way of others
-
     apart, preflight = differences(found), bench.preflight()
     best = {share: found.chosen(share) for share in found.shares()}
     return Verdict.model_construct(  # checked when it is read back

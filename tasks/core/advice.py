@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.metrics import LOWER_IS_BETTER
-from tasks.core.verdict import EVERYTHING, HEAD, SCRATCH, SUFFIX, Depth, Difference, Measured, ends
+from tasks.core.verdict import EVERYTHING, HEAD, SCRATCH, SUFFIX, Depth, Difference, Measured, row_of
+from tasks.core.verdict import differences as compare
 
 FEW, MANY = 100, 1000
 """Samples a class: below the first labels are few, from the second on they are many. Books name no numbers."""
 MUCH_LARGER = 10
 """So many times as many samples make a source that is much larger than the target."""
-NO_MATTER = 0.01
-"""A difference that lies within one point, its whole interval, does not matter."""
+NO_MATTER = 0.015
+"""A difference whose whole interval lies nearer to nought than this, a point when rounded, does not matter."""
 HOPELESS = 1000
 """Where so many times the test samples would be needed, no number is told."""
+
+BETTER, WORSE, ALIKE, UNSURE = "better", "worse", "alike", "unsure"
+"""What a difference's interval allows to be said."""
 
 
 @dataclass(frozen=True)
@@ -32,97 +36,155 @@ class Target:
 
 
 def sentence(found: Measured, differences: Sequence[Difference]) -> str:
-    """Tell what was measured, in a few plain sentences."""
+    """Tell what was measured, in a few plain sentences, and what would settle what cannot be told."""
     if not found.cells:
         return "Cannot tell: nothing was measured; give it more minutes."
     whole = found.shares()[-1]
     best = found.chosen(whole)
     if best is None:
-        return "Cannot tell: the training part is too small for inner folds, so that no depth can be chosen."
+        return f"Cannot tell: {_nothing_chosen(found, whole)}."
     return " ".join(
         [
             *_scores(found, best, whole),
+            *_left_out(found, whole),
             *_depth(found, differences, best, whole),
-            *_transfer(found, differences, whole),
-            *_at_least(found, differences),
+            *_transfer(found, differences, best, whole),
+            *_with_few(found, differences, best, whole),
             *_labels(found, differences, whole),
         ]
     )
 
 
+def _nothing_chosen(found: Measured, share: float) -> str:
+    if found.common(share):
+        return (
+            "no inner folds could be made of the training part, so that no depth can be chosen; "
+            "more samples, or more groups, of each class would settle it"
+        )
+    return "no split was measured at every depth; give it more minutes"
+
+
 def _scores(found: Measured, best: str, share: float) -> Iterator[str]:
-    """What the chosen depth gives, and beside it a head alone and a random start."""
-    row = ends(found, best, share)
-    half = None if None in row["ci95"] else (row["ci95"][1] - row["ci95"][0]) / 2
-    others = [
-        f"{_named(depth)} {_score(found, ends(found, depth.name, share)['value'])}"
-        for depth in found.depths
-        if depth.kind in (HEAD, SCRATCH) and depth.name != best and found.of(depth.name, share)
-    ]
-    told = f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, half)}"
+    """What the chosen depth gives, and beside it the best head and the best from scratch."""
+    row, others = row_of(found, best, share), []
+    for kind, name in ((HEAD, "everything frozen"), (SCRATCH, "from scratch")):
+        depth = found.chosen(share, [depth for depth in found.depths if depth.kind == kind])
+        if depth is not None and found.depth(best).kind != kind:
+            score = _score(found, row_of(found, depth, share)["value"])
+            others.append(f"{name}{_own_name(found.depth(depth))} {score}")
+    told = f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, row)}"
     yield f"{'; '.join([told, *others])}."
 
 
+def _left_out(found: Measured, share: float) -> Iterator[str]:
+    """What the choice was not made from."""
+    if share < 1:
+        yield f"Of the training part no more than {_percent(share)} was measured."
+    absent = [depth.name for depth in found.depths if depth.transfers and not found.of(depth.name, share)]
+    if absent:
+        yield f"Not measured {_at(found, share)}: {', '.join(absent)}."
+    if len(found.common(share)) == 1:
+        yield "One split alone was compared; other training samples may tell otherwise."
+
+
 def _depth(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:
-    """Whether what was chosen is worth more than a head alone."""
-    for each in _of("depth", differences, share):
-        if not each.real:
-            yield (
-                f"Whether that is worth more than a head alone cannot be told ({_moved(found, each)}); "
-                f"{_settles(found, each)}."
-            )
+    """Whether what was chosen is worth more than a head alone; where it is, the scores say so.
+
+    What a start from scratch is worth is told of transfer.
+    """
+    doing = _doing(found.depth(best))
+    for each in _of("depth", differences, share) if found.depth(best).transfers else ():
+        head, allows = _doing(found.depth(each.second)), _allows(found, each)
+        if allows == WORSE:
+            yield f"{_capital(head)} is better by {_amount(found, each)}{_chosen_otherwise(each, best)}"
+        elif allows == ALIKE:
+            yield f"{_capital(head)} is as good (paired difference {_moved(found, each)})."
+        elif allows == UNSURE:
+            yield f"Whether {doing} is worth more than {head} {_unsure(found, each)}."
 
 
-def _transfer(found: Measured, differences: Sequence[Difference], share: float) -> Iterator[str]:
-    """Whether anything pretrained helps with all labels."""
-    at = f"at {found.train(share):,.0f} samples"
+def _transfer(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:
+    """Whether anything pretrained helps with all labels, and with the fewest that were tried."""
+    at, few = _at(found, share), _few_transfer(found, differences, share)
     told = _of("transfer", differences, share)
     if not told:
         yield f"Whether transfer helps was not measured {at}."
     for each in told:
-        if each.real and each.value > 0:
-            yield f"Transfer helps by {_amount(found, each)} {at}."
-        elif each.real:
-            yield f"Transfer does not help: a start from scratch is better by {_amount(found, each, -1)} {at}."
-        elif found.metric not in LOWER_IS_BETTER and max(-each.low, each.high) < NO_MATTER:
-            yield f"Transfer does not help {at}: it makes no difference worth a point ({_moved(found, each)})."
-        else:
-            yield f"Whether transfer helps cannot be told {at} ({_moved(found, each)}); {_settles(found, each)}."
+        allows, otherwise = _allows(found, each), _chosen_otherwise(each, best)
+        if allows == BETTER and otherwise == "." and few is not None and few.low > 0:
+            otherwise, few = f", and by {_amount(found, few)} {_at(found, few.share)}.", None
+        yield {
+            BETTER: f"Transfer helps by {_amount(found, each)} {at}{otherwise}",
+            WORSE: f"Transfer does not help {at}: a start from scratch is better by {_amount(found, each)}{otherwise}",
+            ALIKE: f"Transfer makes hardly any difference {at} ({_moved(found, each)}).",
+            UNSURE: f"Whether transfer helps {_unsure(found, each, at)}.",
+        }[allows]
+    if few is not None:
+        helps = "transfer helps" if few.low > 0 else "a start from scratch is better"
+        otherwise = _chosen_otherwise(few, found.chosen(few.share))
+        yield f"{_capital(_at(found, few.share))} {helps} by {_amount(found, few)}{otherwise}"
 
 
-def _at_least(found: Measured, differences: Sequence[Difference]) -> Iterator[str]:
-    """What holds with the fewest labels that were tried."""
-    share = found.shares()[0]
-    best = found.chosen(share)
-    if share == found.shares()[-1] or best is None:
+def _few_transfer(found: Measured, differences: Sequence[Difference], share: float) -> Difference | None:
+    """What transfer is worth with the fewest labels, where that can be told."""
+    least = found.shares()[0]
+    told = [each for each in _of("transfer", differences, least) if each.real]
+    return told[0] if told and least < share else None
+
+
+def _with_few(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:
+    """How a head alone does with the fewest labels that were tried."""
+    least = found.shares()[0]
+    few = found.chosen(least)
+    if least == share or few is None or sum(bool(found.of(depth.name, least)) for depth in found.depths) < 2:
         return
-    at = f"At {found.train(share):,.0f} samples"
-    if found.depth(best).kind == HEAD:
-        yield f"{at} a head alone is best."
-    for each in _of("depth", differences, share):
-        if each.real and each.value > 0:
-            yield f"{at} to {_verb(found.depth(best))} is better than a head alone by {_amount(found, each)}."
-        elif each.real:
-            yield f"{at} a head alone is better by {_amount(found, each, -1)}, though inner folds chose {best}."
-        else:
-            yield f"{at} a head alone is as good (paired difference {_moved(found, each)})."
-    for each in _of("transfer", differences, share):
-        if each.real:
-            helps = (
-                f"transfer helps by {_amount(found, each)}" if each.value > 0 else "transfer does not help"
-            )
-            yield f"There {helps}."
+    at, each = _capital(_at(found, least)), _few_depth(found, differences, best, few)
+    if each is None:
+        yield f"{at} inner folds choose {_doing(found.depth(few))}{', too' if few == best else ''}."
+        return
+    other, head = _doing(found.depth(each.first)), _doing(found.depth(each.second))
+    than = "" if each.first == best else f" as {other}"
+    yield {
+        BETTER: f"{at} {other} beats {head} by {_amount(found, each)}",
+        WORSE: f"{at} {head} beats {other} by {_amount(found, each)}",
+        ALIKE: f"{at} {head} is as good{than} (paired difference {_moved(found, each)})",
+        UNSURE: f"{at} whether {other} is worth more than {head} {_unsure(found, each)}",
+    }[_allows(found, each)] + _chosen_otherwise(each, few)
+
+
+def _few_depth(found: Measured, differences: Sequence[Difference], best: str, few: str) -> Difference | None:
+    """With the fewest labels, what was chosen less a head alone; where a head was, what is best with all less it.
+
+    What a start from scratch is worth is told of transfer.
+    """
+    least = found.shares()[0]
+    if found.depth(few).kind == HEAD:
+        deeper = found.depth(best).kind in (SUFFIX, EVERYTHING)
+        return found.difference("depth", (best, least), (few, least)) if deeper else None
+    told = _of("depth", differences, least)
+    return told[0] if told and found.depth(few).transfers else None
+
+
+def _chosen_otherwise(each: Difference, chosen: str | None) -> str:
+    """End a sentence, with a word on inner folds that chose what turned out to be worse."""
+    worse = each.second if each.low > 0 else each.first
+    return ", though inner folds chose otherwise." if each.real and chosen == worse else "."
 
 
 def _labels(found: Measured, differences: Sequence[Difference], share: float) -> Iterator[str]:
     """Whether the last step to more labels helped."""
-    shares = found.shares()
-    for each in _of("labels", differences, share):
-        step = f"{_moved(found, each)} from {100 * shares[-2]:.3g} to {100 * share:.3g} %"
-        if each.real and each.value > 0:
-            yield f"More labels should still help: {step}."
-        else:
-            yield f"Whether more labels would help cannot be told: {step}."
+    told = _of("labels", differences, share)
+    if not told:
+        yield "Whether more labels would help was not measured."
+    for each in told:
+        before = max(less for less in found.shares() if less < share and found.chosen(less) is not None)
+        step = f"from {_percent(before).removesuffix(' %')} to {_percent(share)}"
+        yield {
+            BETTER: f"More labels should still help: {_moved(found, each)} {step}.",
+            WORSE: f"More labels did not help: {_moved(found, each)} {step}.",
+            ALIKE: f"More labels should hardly help: {_moved(found, each)} {step}.",
+            UNSURE: f"Whether more labels would help {_unsure(found, each, '', f' {step}')}.",
+        }[_allows(found, each)]
 
 
 def rules(found: Measured, target: Target) -> list[dict[str, Any]]:
@@ -130,7 +192,8 @@ def rules(found: Measured, target: Target) -> list[dict[str, Any]]:
 
     They are the usual advice of textbooks and courses (such as Stanford's CS231n, "Transfer learning"): how
     much to train goes by how many labels there are, and whether transfer helps by how much larger the
-    source is. A rule agrees where it names what the inner folds chose, or where what it names is no worse.
+    source is. A rule agrees where it names what the inner folds chose, or where what it names is no worse;
+    where that was not measured, or cannot be told of transfer, it neither agrees nor disagrees: None.
     """
     told = []
     for share in found.shares():
@@ -147,68 +210,89 @@ def _rule(found: Measured, share: float, best: str, each_class: float) -> dict[s
         says, rule = SUFFIX, "more labels: freeze fewer layers"
     else:
         says, rule = EVERYTHING, "many labels: pretrained weights are the start for everything"
-    named = [depth for depth in found.depths if depth.kind == says and found.of(depth.name, share)]
-    agrees = found.depth(best).kind == says or any(
-        _no_worse(found, depth.name, best, share) for depth in named
-    )
     return {
         "rule": f"{found.train(share):,.0f} samples, {each_class:,.0f} a class: {rule}",
         "says": says,
         "measured": best,
-        "agrees": agrees,
+        "agrees": found.depth(best).kind == says or _any_no_worse(found, says, best, share),
     }
 
 
-def _no_worse(found: Measured, name: str, best: str, share: float) -> bool:
-    apart = found.difference("rule", (best, share), (name, share))
-    return apart is not None and not (apart.real and apart.value > 0)
+def _any_no_worse(found: Measured, kind: str, best: str, share: float) -> bool | None:
+    """Whether some depth of a kind is no worse than the best; None if none was measured beside it."""
+    named = [depth.name for depth in found.depths if depth.kind == kind]
+    apart = [found.difference("rule", (best, share), (name, share)) for name in named]
+    told = [not each.low > 0 for each in apart if each is not None]
+    return any(told) if told else None
 
 
 def _source_rule(found: Measured, target: Target) -> Iterator[dict[str, Any]]:
     """What the sizes of source and target say of transfer, where both are known."""
-    share = found.shares()[-1] if found.cells else 0.0
-    told = _of("transfer", [each for each in _transfers(found, share) if each is not None], share)
+    told = _of("transfer", compare(found), found.shares()[-1]) if found.cells else []
     if target.source is None or not told:
         return
-    much = target.source >= MUCH_LARGER * found.train(share)
-    says = "transfer" if much else SCRATCH
-    helps = told[0].real and told[0].value > 0
+    [each], much = told, target.source >= MUCH_LARGER * found.train(told[0].share)
+    allows = _allows(found, each)
     yield {
         "rule": f"a source of {target.source:,} samples is {'' if much else 'not '}much larger than the target: "
         f"{'transfer helps' if much else 'transfer hardly helps'}",
-        "says": says,
-        "measured": told[0].first if helps else SCRATCH,
-        "agrees": helps == much,
+        "says": "transfer" if much else SCRATCH,
+        "measured": {
+            BETTER: each.first,
+            WORSE: each.second,
+            ALIKE: "no difference",
+            UNSURE: "cannot be told",
+        }[allows],
+        "agrees": None if allows == UNSURE else (allows == BETTER) == much,
     }
-
-
-def _transfers(found: Measured, share: float) -> Iterator[Difference | None]:
-    moved = found.chosen(share, [depth for depth in found.depths if depth.transfers])
-    for depth in found.depths:
-        if moved is not None and not depth.transfers:
-            yield found.difference("transfer", (moved, share), (depth.name, share))
 
 
 def _of(what: str, differences: Sequence[Difference], share: float) -> list[Difference]:
     return [each for each in differences if (each.what, each.share) == (what, share)]
 
 
+def _allows(found: Measured, each: Difference) -> str:
+    """Tell what a difference's interval allows to be said; log loss has no points by which to call two alike."""
+    if each.real:
+        return BETTER if each.low > 0 else WORSE
+    return ALIKE if found.metric not in LOWER_IS_BETTER and each.reach < NO_MATTER else UNSURE
+
+
 def _advised(depth: Depth) -> str:
-    told = _verb(depth)
-    return told[:1].upper() + told[1:]
-
-
-def _verb(depth: Depth) -> str:
-    return {
-        HEAD: "freeze everything and train a head alone",
-        SUFFIX: f"freeze up to {depth.cut}",
-        EVERYTHING: "fine-tune everything",
-        SCRATCH: "train from scratch",
+    told = {
+        HEAD: "Freeze everything and train a head alone",
+        SUFFIX: f"Freeze up to {depth.cut}",
+        EVERYTHING: "Fine-tune everything",
+        SCRATCH: "Train from scratch",
     }[depth.kind]
+    return f"{told}{_own_name(depth)}"
 
 
-def _named(depth: Depth) -> str:
-    return "everything frozen" if depth.kind == HEAD else "from scratch"
+def _doing(depth: Depth) -> str:
+    told = {
+        HEAD: "a head alone",
+        SUFFIX: f"freezing up to {depth.cut}",
+        EVERYTHING: "fine-tuning everything",
+        SCRATCH: "training from scratch",
+    }[depth.kind]
+    return f"{told}{_own_name(depth)}"
+
+
+def _own_name(depth: Depth) -> str:
+    """What tables call a depth, where that is not plain from what it does."""
+    return "" if depth.name in (depth.kind, depth.cut) else f" ({depth.name})"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _at(found: Measured, share: float) -> str:
+    return f"at {found.train(share):,.0f} samples"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _score(found: Measured, value: float | None) -> str:
@@ -217,31 +301,53 @@ def _score(found: Measured, value: float | None) -> str:
     return f"{value:.3f}" if found.metric in LOWER_IS_BETTER else f"{100 * value:.1f} %"
 
 
-def _within(found: Measured, half: float | None) -> str:
-    if half is None:
+def _within(found: Measured, row: dict[str, Any]) -> str:
+    """How far a score's interval reaches to its wider side."""
+    value, (low, high) = row["value"], row["ci95"]
+    if None in (value, low, high):
         return ""
-    return f" ± {half:.3f}" if found.metric in LOWER_IS_BETTER else f" ± {100 * half:.1f}"
+    wider = max(value - low, high - value)
+    return f" ± {wider:.3f}" if found.metric in LOWER_IS_BETTER else f" ± {100 * wider:.1f}"
 
 
-def _amount(found: Measured, each: Difference, sign: int = 1) -> str:
-    if found.metric in LOWER_IS_BETTER:
-        return f"{sign * each.value:.3f} ± {each.half:.3f}"
-    return f"{100 * sign * each.value:.1f} ± {100 * each.half:.1f} points"
+def _amount(found: Measured, each: Difference) -> str:
+    """How far apart two scores are, whichever is better."""
+    return _spelled(found, abs(each.value), each.half, "")
 
 
 def _moved(found: Measured, each: Difference) -> str:
-    if found.metric in LOWER_IS_BETTER:
-        return f"{each.value:+.3f} ± {each.half:.3f}"
-    return f"{100 * each.value + 0.0:+.1f} ± {100 * each.half:.1f} points"
+    """A difference with its sign."""
+    return _spelled(found, each.value, each.half, "+")
+
+
+def _spelled(found: Measured, value: float, half: float, plus: str) -> str:
+    """Spell a difference in points, or of log loss; what rounds to nought has no sign."""
+    unit, digits, points = (1, 3, "") if found.metric in LOWER_IS_BETTER else (100, 1, " points")
+    value, half = round(unit * value, digits), round(unit * half, digits)
+    if value == half == 0:
+        return f"less than {10**-digits:g}{points}"
+    return f"{value or 0.0:{plus if value else ''}.{digits}f} ± {half:.{digits}f}{points}"
+
+
+def _unsure(found: Measured, each: Difference, where: str = "", step: str = "") -> str:
+    """Say that a difference cannot be told, and what would settle it."""
+    told = " ".join(["cannot be told", *filter(None, [where])])
+    if math.isnan(each.low):
+        return f"{told}: these test parts give no interval"
+    return f"{told} ({_moved(found, each)}{step}); {_settles(found, each)}"
 
 
 def _settles(found: Measured, each: Difference) -> str:
-    """Say how many test samples would tell such a difference from nought: its interval narrows with their root."""
-    if each.value == 0 or not math.isfinite(each.half / each.value):
-        return "no number of test samples settles that"
-    times = (each.half / abs(each.value)) ** 2
+    """Say how many test samples would tell a difference from nought, or that it does not matter.
+
+    An interval narrows with the root of their number; what the seeds differ by does not, so more may be needed.
+    """
+    gap = NO_MATTER - abs(each.value) if found.metric not in LOWER_IS_BETTER else 0.0
+    ways = [(each.half, abs(each.value)), (max(each.value - each.low, each.high - each.value), gap)]
+    times = min((wide / wanted for wide, wanted in ways if wanted > 0), default=math.inf) ** 2
     if times > HOPELESS:
-        return "it is too small for any number of test samples to settle"
-    needed = times * found.test
-    digits = max(0, math.floor(math.log10(max(needed, 1))) - 1)
-    return f"about {round(needed, -digits):,.0f} test samples instead of {found.test:,} would settle it"
+        return "it is too small for any likely number of test samples to settle"
+    needed = max(times * found.test, found.test + 1)
+    unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    needed = math.ceil(needed / unit) * unit
+    return f"about {needed:,.0f} test samples or more (now {found.test:,}) would settle it"

@@ -148,7 +148,7 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
     Args:
         source: what is trained on.
         grids: experiments.
-        part: of the source's table; of a share of it what layers say is kept, but not the layers.
+        part: of the source's table; where it leaves samples unused, what layers say is kept, but not the layers.
         advance: is told how much of the part's work is done, as `work` counts it.
 
     Raises:
@@ -264,7 +264,7 @@ def _train_network(source: Source, hypers: dict[str, Hyper], part: Part, advance
     chosen |= {"learning_rate": found.facts["learning_rate"], "epochs": found.facts["epochs"]}
     story = {"hyper": [network.kind, chosen], "tried": [vars(each) for each in found.tried], **found.facts}
     file = HeadFile(
-        predictor=found.predictor if part.share is None else found.predictor.without_tensors(),
+        predictor=found.predictor if _is_whole(part) else found.predictor.without_tensors(),
         log_proba=found.said,
         inner=found.inner,
         story=_story(source, part) | story,
@@ -273,6 +273,11 @@ def _train_network(source: Source, hypers: dict[str, Hyper], part: Part, advance
     path = save_heads(place, {key: file})
     shutil.rmtree(checkpoints, ignore_errors=True)  # after the result is kept
     return path
+
+
+def _is_whole(part: Part) -> bool:
+    """Whether all that is not tested is learnt from; a share may be all, and lies where the whole part does."""
+    return bool((part.training | part.test).all())
 
 
 def _maker(source: Source, network: Network, known: Any) -> Callable[[int, np.ndarray], "nn.Module"]:

@@ -2,19 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import pandas as pd
-from packaging.requirements import InvalidRequirement, Requirement
 
 from tasks.core.errors import RequestError
 from tasks.core.samples import UNKNOWN, check_enough
 from tasks.core.splits import SplitSpec, groups_of
-from tasks.core.stored import BYTES_A_NUMBER, SHARE, fits_in_memory, machine_memory
 from tasks.core.tables import readable
 from tasks.core.trials import Part, parts_of
+from tasks.core.words import about
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
@@ -23,9 +22,6 @@ FIRST = 3
 
 IMBALANCE = 10
 """A class with so many times as many samples as another is told."""
-
-NEARLY_FULL = 0.9
-"""Of the free space."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +39,6 @@ class Check:
     state: str
     found: str
     todo: str = ""
-
-
-@dataclass(frozen=True)
-class Need:
-    """What training on some features takes.
-
-    Attributes:
-        experiment: the first that is trained on them.
-        heads: the kinds of its heads, and of the others on the same features.
-        rows: samples times views.
-        columns: features side by side.
-    """
-
-    experiment: str
-    heads: frozenset[str]
-    rows: int
-    columns: int
-
-    def fits(self) -> bool:
-        """Whether the features are held in memory, as the training asks itself."""
-        return fits_in_memory(self.rows, self.columns)
 
 
 # Samples
@@ -206,6 +181,40 @@ def of_weights(table: pd.DataFrame, column: str) -> Check:
     return Check("weights", OK, found)
 
 
+# Verdict
+
+
+def of_verdict(needed: int, skipped: int, seconds: Sequence[float] | None, most: float) -> Check:
+    """Tell whether there is time for what a verdict measures.
+
+    Args:
+        needed: how many cells there are, those that are measured included.
+        skipped: how many more are left out, since their share leaves a class too few samples.
+        seconds: that each cell takes which is to be measured, in that order; None where nobody knows.
+        most: that they may take in one run.
+    """
+    left = f", {skipped:,} more are left out: their share leaves a class too few samples" if skipped else ""
+    if seconds is None:
+        return Check("verdict", NOTE, f"{needed:,} cells{left}; nobody knows how long they take")
+    found = f"{needed:,} cells{left}; {len(seconds):,} to measure"
+    if not seconds:
+        return Check("verdict", OK, f"{needed:,} cells{left}; none is left to measure")
+    found += f" in {about(sum(seconds))}; a run gives them {most / 60:g} minutes"
+    rest, done = most, 0
+    for each in seconds:
+        if each <= rest:
+            rest, done = rest - each, done + 1
+    if done == len(seconds):
+        return Check("verdict", OK, found)
+    found += f", enough for {done:,} of them"
+    if never := [each for each in seconds if each > most]:
+        found += f"; {len(never):,} take longer by themselves, and are never measured"
+        return Check("verdict", NOTE, found, f"raise verdict.minutes to {math.ceil(max(never) / 60):,}")
+    return Check(
+        "verdict", NOTE, found, "raise verdict.minutes, or run again: the next run goes on from there"
+    )
+
+
 # Splits
 
 
@@ -260,112 +269,3 @@ def _training(part: Part, known: pd.DataFrame, folds: int) -> list[Check]:
     )
     found = f"{where}: class {readable(rarest)!r} has {few} {what}{'s' * (few > 1)} to train on: {follows}"
     return [Check("split", NOTE, found, "add samples of it")]
-
-
-# The machine
-
-
-def of_space(needed: int, free: int, unknown: Sequence[str]) -> Check:
-    """Tell whether the features fit on the disk.
-
-    Args:
-        needed: bytes that are still to be written, as far as known.
-        free: bytes.
-        unknown: backbones of which nobody knows how large a row is.
-    """
-    more = f", and those of {', '.join(unknown)}, of unknown size" if unknown else ""
-    found = f"features take {size(needed)}{more}; {size(free)} are free"
-    if needed > free:
-        return Check(
-            "disk",
-            WRONG,
-            found,
-            "free some, choose another disk with --artifacts, or take fewer taps or views",
-        )
-    if unknown or needed > NEARLY_FULL * free:
-        return Check("disk", NOTE, found, "see that there is room: heads and results come on top")
-    return Check("disk", OK, found)
-
-
-def of_memory(needs: Sequence[Need]) -> list[Check]:
-    """Tell which features are held in memory for training, and which heads cannot do without that."""
-    if not needs:
-        return [Check("memory", NOTE, "not told, since nobody knows how large a row of features is")]
-    limit, checks = SHARE * machine_memory(), []
-    for need in (need for need in needs if not need.fits()):
-        found = (
-            f"{need.experiment}: training on {need.rows:,} rows of {need.columns:,} features takes "
-            f"{size(need.rows * need.columns * BYTES_A_NUMBER)}, more than the {size(limit)} it may"
-        )
-        others = ", ".join(sorted(need.heads - {"softmax"}))
-        if others:
-            todo = 'only head "softmax" is trained from a stream; leave the others out, or take fewer taps or views'
-            checks.append(Check("memory", WRONG, f"{found}; head {others} needs that", todo))
-        else:
-            checks.append(
-                Check("memory", NOTE, found, "nothing: the heads are trained from a stream, which is slower")
-            )
-    largest = max(need.rows * need.columns * BYTES_A_NUMBER for need in needs)
-    fine = Check("memory", OK, f"training takes at most {size(largest)}; it may take {size(limit)}")
-    return checks or [fine]
-
-
-def of_versions(needed: Mapping[str, Sequence[str]], installed: Callable[[str], str]) -> list[Check]:
-    """Hold installed packages against what others say that they need.
-
-    Args:
-        needed: package -> its requirements, as its metadata spells them.
-        installed: package -> its version, or "".
-    """
-    return [
-        Check(
-            "versions",
-            WRONG,
-            f"{package} needs {wish.name}{wish.specifier}, {installed(wish.name) or 'none'} is installed",
-            f"pip install '{wish.name}{wish.specifier}'",
-        )
-        for package, texts in needed.items()
-        for wish in map(_requirement, texts)
-        if wish is not None and not _is_met(wish, installed(wish.name))
-    ]
-
-
-def _is_met(wish: Requirement, version: str) -> bool:
-    return bool(version) and wish.specifier.contains(version, prereleases=True)
-
-
-def _requirement(text: str) -> Requirement | None:
-    """Read a requirement; None if it is for an extra, for another system, or cannot be read."""
-    try:
-        wish = Requirement(text)
-    except InvalidRequirement:
-        return None
-    return wish if wish.marker is None or wish.marker.evaluate({"extra": ""}) else None
-
-
-# Words
-
-
-def size(bytes_: float) -> str:
-    """Spell a number of bytes."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if bytes_ < 1000:
-            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
-        bytes_ /= 1000
-    return f"{bytes_:.1f} TB"
-
-
-def about(seconds: float) -> str:
-    """Spell a time so roughly as an estimate is: "about 2 minutes"."""
-    if seconds < 1.5:
-        return "about a second"
-    for unit, length, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48)):
-        if seconds < most * length:
-            return f"about {_rounded(seconds / length)} {unit}{'s' * (_rounded(seconds / length) > 1)}"
-    return f"about {_rounded(seconds / 86400)} days"
-
-
-def _rounded(number: float) -> int:
-    """Leave one digit of what is above 10, and half of the next: 13 -> 15, 42 -> 40, 87 -> 85."""
-    step = 1 if number < 10 else 5 * 10 ** (math.floor(math.log10(number)) - 1)
-    return max(1, round(number / step) * step)

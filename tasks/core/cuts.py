@@ -208,8 +208,10 @@ def _part(graph: Traced, taps: Sequence[Tap], start: str | None) -> nn.Module:
 def _cut(graph: Traced, name: str) -> torch.fx.Node:
     node = graph.cut(name)
     if node is None:
+        found = "does not fall in two there" if graph.has_module(name) else "has no module of that name"
+        near = ", ".join(graph.near(name)) or "none near"
         raise RequestError(
-            f"cut {name!r}: the network does not fall in two there (it does at {', '.join(graph.cuts)})"
+            f"cut {name!r}: the network {found}; choose from {near} (headstart cuts lists all)"
         )
     return node
 

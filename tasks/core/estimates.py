@@ -43,6 +43,8 @@ def row_shapes(backbone: Backbone, taps: Sequence[Tap]) -> list[tuple[int, ...]]
     Raises:
         RequestError: if the network has no such tap.
     """
+    if not taps:
+        return []
     side = backbone.preprocessing.crop
     try:
         prefix = Prefix(outline(backbone), taps)

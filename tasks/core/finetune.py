@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tasks.core.checkpoints import Checkpoint
 from tasks.core.layers import grouped, seed_of, set_mode
 from tasks.core.looks import Looks
+from tasks.core.memory import keep_freed_memory
 
 WARM_UP = 0.2
 """Share of the steps in which the learning rate rises; then it falls to nought as a cosine does."""
@@ -99,6 +100,7 @@ class Training:
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        keep_freed_memory()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.layers.to(self.device).to(memory_format=torch.channels_last)
         groups = grouped(

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import timm.layers
@@ -97,6 +98,19 @@ class Traced:
         """Return the name under which a cut is listed, given any of its names; None if it is no cut."""
         node = self.returned.get(name)
         return next((listed for listed, cut in self.cuts.items() if cut is node), None)
+
+    def has_module(self, name: str) -> bool:
+        """Whether the network has a module of that name, cut or not."""
+        return name in dict(self.root.get_submodule("network").named_modules())
+
+    def near(self, name: str) -> list[str]:
+        """Name the cuts before and behind a module where the network does not fall in two, or those spelled alike."""
+        node = self.returned.get(name)
+        if node is None:
+            return get_close_matches(name, self.cuts, n=3, cutoff=0.4) or list(self.cuts)[-3:]
+        place = self.position[node]
+        before = [cut for cut, where in self.cuts.items() if self.position[where] < place]
+        return [*before[-1:], *list(self.cuts)[len(before) :][:1]]
 
     def between(self, start: fx.Node | None, ends: Sequence[tuple[fx.Node, nn.Module]]) -> fx.GraphModule:
         """Build what lies between a cut and some nodes.

@@ -7,6 +7,7 @@ removed is only a cache: the next run makes again what it lacks.
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tasks.core.errors import RequestError
 from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned
 from tasks.core.heads import SUFFIX, damage, held
 from tasks.core.shards import Holdings
+from tasks.core.stopped import ALIVE, broken_checkpoints, is_of_use, useless_checkpoints
 from tasks.core.store import VIEW, drop, find_damage, holdings, last_used, view_damage
 
 HOURS = {"H": 1, "D": 24, "W": 7 * 24}
@@ -73,6 +75,7 @@ class Kind(Enum):
     VIEW = "a damaged features.h5"
     HEADS = "a damaged file of heads"
     EMPTY = "the folder of a set without samples, or of no heads"
+    CHECKPOINTS = "what a search of layers had come to"
     TREE = "a file, or a folder with all that is in it"
 
 
@@ -126,7 +129,7 @@ def size_of(place: Path) -> int:
 
 
 def find_all_damage(artifacts: Artifacts) -> list[Damage]:
-    """Read every shard, view and file of heads whole, and forget what was remembered of the damaged ones.
+    """Read every shard, view, file of heads and checkpoint whole, and forget what was remembered of damaged ones.
 
     A run then finds each of them, too, and mends it.
     """
@@ -143,7 +146,11 @@ def find_all_damage(artifacts: Artifacts) -> list[Damage]:
             heads.append(Damage(path, reason, "a run trains its heads again"))
     artifacts.seen("shard").forget(each.path for each in shards)
     artifacts.seen("head").forget(each.path for each in heads)
-    return shards + views + heads
+    checkpoints = [
+        Damage(path, "its bytes are not those that were written", "a run trains from the start again")
+        for path in broken_checkpoints(artifacts)
+    ]
+    return shards + views + heads + checkpoints
 
 
 def plan_removals(
@@ -154,7 +161,8 @@ def plan_removals(
     Args:
         artifacts: where to tidy.
         now: in seconds since 1970.
-        older_than: seconds; feature sets and engines not used for so long go.
+        older_than: seconds; feature sets and engines not used for so long go, and checkpoints, which go after a
+            week in any case.
         keep: bytes; the least lately used feature sets go until the others fit.
 
     Returns:
@@ -176,7 +184,11 @@ def plan_removals(
         for entry in entries
     ]
     engines = [] if older_than is None else _old_engines(artifacts, now - older_than)
-    return rests + damaged + dropped + engines
+    checkpoints = [
+        Removal(path, Kind.CHECKPOINTS, reason, size_of(path))
+        for path, reason in useless_checkpoints(artifacts, now, older_than).items()
+    ]
+    return rests + damaged + checkpoints + dropped + engines
 
 
 def remove(artifacts: Artifacts, removal: Removal) -> bool:
@@ -188,6 +200,8 @@ def remove(artifacts: Artifacts, removal: Removal) -> bool:
         return _remove_damaged(artifacts, path)
     if removal.kind is Kind.VIEW or (removal.kind is Kind.HEADS and damage(path)):
         path.unlink(missing_ok=True)  # heads that a run has written anew stay
+    elif removal.kind is Kind.CHECKPOINTS and not is_of_use(artifacts, path, time.time() - ALIVE):
+        _remove_tree(path, list(_files(path)))
     elif removal.kind in (Kind.EMPTY, Kind.TREE) and not _is_written_to(path):
         _remove_tree(path, [] if removal.kind is Kind.EMPTY else list(_files(path)))
     return not path.exists()

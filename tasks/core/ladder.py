@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -85,10 +86,24 @@ def shares_of(
 ) -> list[tuple[float, Part]]:
     """Cut a part to its shares, ascending; the whole is the part as it is, so that experiments share its cells."""
     less = [share for share in reversed(ladder.shares) if share < 1]
-    taken = nested(part.training, part.groups, labels, less, seed=part.seed)
     found = [
         (share, replace(part, share=some))
-        for share, some in zip(less, taken, strict=False)
+        for share, some in zip(less, _taken(part, labels, less), strict=False)
         if keeps_every_class(labels, weights, part.training, some)
     ]
     return [*reversed(found), (1.0, part)]
+
+
+def _taken(part: Part, labels: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """Take shares, descending, of a training part.
+
+    Each is taken by itself, so that a share which is added to a study moves no other. So they are nested where
+    every sample is a group of its own; where groups hinder that, each is taken of the one before.
+    """
+
+    def take(shares: Sequence[float]) -> list[np.ndarray]:
+        return nested(part.training, part.groups, labels, shares, seed=part.seed)
+
+    alone = [some for share in shares for some in take([share])]
+    are_nested = all((small <= large).all() for large, small in pairwise(alone))
+    return alone if are_nested else take(shares)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 
+import torch
 from torch import fx, nn
 
 from tasks.core.backbones import Backbone
@@ -11,8 +12,8 @@ from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
 from tasks.core.networks import build, classifier, load_network
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-"""Layers that keep running statistics."""
+STATISTICS = "running_"
+"""How the names of those begin that norms keep of what they have seen."""
 
 
 def trainable(
@@ -25,14 +26,14 @@ def trainable(
         cut: the layers behind it; "" for all of them.
         classes: C.
         pretrained: whether they start from the backbone's weights, or as the architecture starts by itself.
-        seed: of the random start, and of a classifier that does not start at nought.
+        seed: of the random start.
 
     Returns:
         From the activation at the cut, or from (B, 3, H, W) as the preprocessing gives it, to (B, C). The
-        classifier is new: nought where the other layers are pretrained.
+        classifier is new; where the other layers are pretrained, it tells no class from another.
 
     Raises:
-        RequestError: if the network has no such cut, or no classifier.
+        RequestError: if the network has no such cut, or no classifier behind it.
     """
     network = load_network(backbone) if pretrained else build(backbone, classes=classes, seed=seed)
     return part(network, cut, classes=classes, blank=pretrained)
@@ -45,33 +46,44 @@ def part(network: nn.Module, cut: str, *, classes: int, blank: bool) -> nn.Modul
         network: is left as it is.
         cut: as `trainable`.
         classes: C.
-        blank: whether to put a new classifier of noughts in the place of the network's own.
+        blank: whether to put a new classifier in the place of the network's own.
+
+    Raises:
+        RequestError: as `trainable`.
     """
-    own = deepcopy(network).eval()
+    own = deepcopy(network)
     if blank:
         with_new_classifier(own, classes)
-    layers = Suffix(own, cut) if cut else own
+    layers = Suffix(own.eval(), cut) if cut else own.eval()
+    if cut and not _holds(layers, classifier(own)[1]):
+        raise RequestError(f"cut {cut!r}: it lies behind the classifier; choose an earlier one")
     return layers.requires_grad_(True)
 
 
 def with_new_classifier(network: nn.Module, classes: int) -> None:
-    """Put a classifier of noughts, for so many classes, in the place of a network's own.
+    """Put a classifier that says the same of every class, of so many, in the place of a network's own.
+
+    Its weights are nought. A convolution has a constant for all classes besides: it changes no probability,
+    and keeps the ReLU open that stands behind SqueezeNet's, which would let no gradient through at nought.
 
     Raises:
         RequestError: if the network has none.
     """
     name, old = classifier(network)
     parent, _, child = name.rpartition(".")
-    new: nn.Module
-    if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features, classes)
-    elif isinstance(old, nn.Conv2d) and old.groups == 1:
-        new = nn.Conv2d(old.in_channels, classes, old.kernel_size, old.stride, old.padding, old.dilation)  # type: ignore[arg-type]
-    else:
-        raise RequestError(f"{name}: a {type(old).__name__} of groups cannot be replaced by a new classifier")
-    for tensor in new.parameters():
-        nn.init.zeros_(tensor)
+    with torch.random.fork_rng(devices=[]):  # what is drawn for its first weights is not kept
+        new = _like(name, old, classes)
+    for each, tensor in new.named_parameters():
+        nn.init.constant_(tensor, 1.0 if each == "bias" and isinstance(new, nn.Conv2d) else 0.0)
     network.get_submodule(parent).add_module(child, new)
+
+
+def _like(name: str, old: nn.Module, classes: int) -> nn.Module:
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, classes)
+    if isinstance(old, nn.Conv2d) and old.groups == 1:
+        return nn.Conv2d(old.in_channels, classes, old.kernel_size, old.stride, old.padding, old.dilation)  # type: ignore[arg-type]
+    raise RequestError(f"{name}: a {type(old).__name__} of groups cannot be replaced by a new classifier")
 
 
 def set_mode(layers: nn.Module, *, batch_norm: str) -> None:
@@ -136,4 +148,13 @@ def seed_of(*parts: object) -> int:
 
 
 def _norms(layers: nn.Module) -> Iterator[nn.Module]:
-    return (each for each in layers.modules() if isinstance(each, NORMS))
+    """Find the layers that keep running statistics."""
+    for each in layers.modules():
+        if any(name.startswith(STATISTICS) for name, _ in each.named_buffers(recurse=False)):
+            yield each
+
+
+def _holds(layers: nn.Module, module: nn.Module) -> bool:
+    """Whether layers have the parameters of a module."""
+    own = {id(each) for each in layers.parameters()}
+    return any(id(each) in own for each in module.parameters())

@@ -6,7 +6,7 @@ with the same.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 from typing import Protocol
@@ -101,9 +101,6 @@ class Live:
     digests: Sequence[str]
     spec: ImageSpec
     ways: tuple[str, ...]
-    _pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(cpu_count() or 2), repr=False
-    )
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -122,7 +119,8 @@ class Live:
         return self._seen(rows, [view] * len(rows))
 
     def _seen(self, rows: np.ndarray, views: Sequence[str]) -> Tensor:
-        seen = np.stack(list(self._pool.map(self._look, rows.tolist(), views)))  # (n, 3, crop, crop)
+        with ThreadPoolExecutor(cpu_count() or 2, thread_name_prefix="decode") as pool:
+            seen = np.stack(list(pool.map(self._look, rows.tolist(), views)))  # (n, 3, crop, crop)
         mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (self.spec.mean, self.spec.std))
         return (torch.from_numpy(seen).float() - mean) / std
 

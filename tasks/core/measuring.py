@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pandas as pd
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.cells import Source, fill, work
+from tasks.core.digest import digest_value
+from tasks.core.files import write_text
 from tasks.core.heads import HeadFile, head_key, load_heads
 from tasks.core.hyper import Hyper, Network, budget
 from tasks.core.ladder import Ladder, Rung, rungs
@@ -196,16 +199,18 @@ class Bench:
             filled = fill(source, [grid], rung.part, advance)
             took = time.monotonic() - started
         self.trained += bool(filled.trained)
+        cost = source.place(rung.part) / f"{digest_value(sorted(filled.files))}.seconds"
+        seconds = kept_seconds(cost, took if filled.trained else None)
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
-        return self._scored(rung, head, took, trained=bool(filled.trained))
+        return self._scored(rung, head, seconds)
 
-    def _scored(self, rung: Rung, head: HeadFile, took: float, *, trained: bool) -> Cell:
+    def _scored(self, rung: Rung, head: HeadFile, took: float) -> Cell:
         grid, source, part = self.ladder.depths[rung.depth], self.sources[rung.depth], rung.part
         test = part.test
         said = TestPart(self._places[test], source.labels[test], source.weights[test], head.log_proba)
         story = head.story
-        seconds = float(story.get("seconds") or (took if trained else 0.0))
+        seconds = float(story.get("seconds") or took)
         return Cell(
             depth=grid.name,
             share=rung.share,
@@ -268,6 +273,20 @@ class Bench:
                     scored[place] = scores_of(some, source.labels[rows], classes=len(source.classes))
         told = [{"backbone": name, "tap": tap, **scores} for (name, tap), scores in scored.items()]
         return sorted(told, key=lambda each: -each["log_me"] if each["log_me"] is not None else np.inf)
+
+
+def kept_seconds(place: Path, took: float | None) -> float:
+    """Keep what training took, beside what it made; or tell what it took then, 0 if nobody kept it.
+
+    Heads do not tell it themselves: the same heads are the same bytes.
+    """
+    if took is not None:
+        write_text(place, f"{took:.3f}")
+        return took
+    try:
+        return float(place.read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _cut(hyper: Hyper) -> str:

@@ -1,6 +1,7 @@
 """How long layers take for a sample on this machine, by a trial of a moment."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from tasks.core.cuts import Prefix
 from tasks.core.engine import probe_input
 from tasks.core.engines import with_channels_last
-from tasks.core.finetune import Course, Samples, Training
+from tasks.core.finetune import Course, Diverged, Samples, Training
 from tasks.core.hyper import Network
 from tasks.core.layers import part
 from tasks.core.networks import build
@@ -38,7 +39,8 @@ def seconds_a_sample(source: "Source", network: Network) -> float:
 
 def _seconds(training: Training) -> float:
     started = time.perf_counter()
-    training.run()
+    with suppress(Diverged):  # random weights may give no number; that takes as long
+        training.run()
     return time.perf_counter() - started
 
 

@@ -12,6 +12,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.claims import Claims
 from tasks.core.digest import StatCache, digest_value
+from tasks.core.errors import HeadstartError
 from tasks.core.extraction import Batch, Extraction, TapSet, engine_of, missing_rows, open_set, refresh_view
 from tasks.core.machine import library_version, machine
 from tasks.core.recipes import AUTO, Recipe
@@ -31,6 +32,26 @@ Show = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 def show_nothing(view: str, total: int) -> Iterator[Callable[[int], None]]:
     """Let a pass run without a word."""
     yield lambda done: None
+
+
+def check_trained(backbone: Backbone, recipe: Recipe) -> None:
+    """Refuse layers that cannot be trained, before anything is extracted for them.
+
+    Raises:
+        RequestError: if the network does not fall in two at one of the cuts, or has no classifier behind it.
+    """
+    if recipe.trained:
+        from tasks.core.layers import part
+        from tasks.core.networks import outline
+
+        try:
+            network = outline(backbone)
+        except HeadstartError:
+            raise
+        except Exception:  # a network may do what cannot be done without numbers; then training tells
+            return
+        for cut in recipe.trained:
+            part(network, cut, classes=2, blank=True)
 
 
 @dataclass

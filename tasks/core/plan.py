@@ -1,8 +1,7 @@
 """What a study would run, and why: decided by looking at what is there, without doing any of it."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,12 +10,15 @@ import pandas as pd
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid, Inputs
+from tasks.core.ladder import Ladder
 from tasks.core.manifest import list_samples, locate
 from tasks.core.samples import Source, assemble, check_enough, look, table_identity, tell
-from tasks.core.shards import Holdings, Layout
+from tasks.core.shards import Holdings
 from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings
+from tasks.core.taps import Tap, spell
 from tasks.core.trials import Part, heads_there, labelled, parts_of, shelf_of, shelves_identity
+from tasks.core.verdict_plan import VerdictPlan, plan_verdict
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,20 @@ class Wanted:
 
     Attributes:
         backbone: its name in the study.
-        tap: as experiments spell it.
+        tap: with the backbone's own name of the cut.
         view: sets of one view are filled by one pass.
         folder: where the set lies, or will.
     """
 
     backbone: str
-    tap: str
+    tap: Tap
     view: str
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """The tap of the view, as experiments spell it."""
+        return spell(self.tap, self.view)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class SetPlan:
         held: rows of the study's samples that are there.
         missing: digests of samples whose rows are not there, among those that are known.
         reason: why rows are missing, or "".
-        row_bytes: bytes of a row as stored, or None where no row was ever stored.
+        row_bytes: bytes of a row as stored, or as the network tells; None where nobody knows.
     """
 
     wanted: Wanted
@@ -76,11 +83,47 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What becomes of one experiment: of the heads that it needs, how many are there."""
+    """What becomes of one experiment.
+
+    Attributes:
+        name: its own.
+        needed: how many heads, or searches of layers.
+        there: how many of them are there.
+        is_network: whether layers are trained, not a head alone.
+        bytes: that the layers which lack take, and their checkpoints; None where nobody knows. Heads are small,
+            and count as nought.
+    """
 
     name: str
     needed: int
     there: int
+    is_network: bool = False
+    bytes: int | None = 0
+
+    @property
+    def lacking(self) -> int:
+        """How many are to be trained."""
+        return self.needed - self.there
+
+
+@dataclass(frozen=True)
+class Writes:
+    """How many bytes a run would write.
+
+    Attributes:
+        features: of those, as far as known.
+        layers: of trained layers and their checkpoints, as far as known.
+        unknown: the backbones and experiments of which nobody knows.
+    """
+
+    features: int
+    layers: int
+    unknown: list[str]
+
+    @property
+    def total(self) -> int:
+        """All that is known."""
+        return self.features + self.layers
 
 
 @dataclass(frozen=True)
@@ -91,11 +134,33 @@ class Plan:
         survey: of its samples. Where files must be read first, all other figures are the most that may be.
         sets: one for each feature set.
         trials: one for each experiment.
+        verdict: None where the study wants none.
     """
 
     survey: Survey
     sets: list[SetPlan]
     trials: list[TrialPlan]
+    verdict: VerdictPlan | None = None
+
+    def rows_to_write(self, each: SetPlan) -> int:
+        """Count the rows that one of the sets lacks."""
+        return len(each.missing) + self.survey.unread
+
+    def writes(self) -> Writes:
+        """Sum up what would be written."""
+        features = [
+            (each.wanted.backbone, each.row_bytes and each.row_bytes * rows)
+            for each in self.sets
+            if (rows := self.rows_to_write(each))
+        ]
+        layers = [(each.name, each.bytes) for each in self.trials]
+        layers += [(each.name, each.bytes) for each in (self.verdict.depths if self.verdict else ())]
+        unknown = [name for name, size in (*features, *layers) if size is None]
+        return Writes(
+            sum(size or 0 for _, size in features),
+            sum(size or 0 for _, size in layers),
+            list(dict.fromkeys(unknown)),
+        )
 
     def to_extract(self, backbone: str) -> int:
         """Count the passes of a sample through a network: each view's sets are filled together."""
@@ -110,7 +175,8 @@ class Plan:
         return not (
             self.survey.unread
             or any(each.missing for each in self.sets)
-            or any(each.there < each.needed for each in self.trials)
+            or any(each.lacking for each in self.trials)
+            or any(each.lacking for each in (self.verdict.depths if self.verdict else ()))
         )
 
 
@@ -141,6 +207,7 @@ def decide(
     trials: Sequence[tuple[Grid, Sequence[str]]],
     splits: Sequence[SplitSpec],
     artifacts: Artifacts,
+    verdict: tuple[Ladder, Sequence[Sequence[str]]] | None = None,
 ) -> Plan:
     """Say what is there and what a run would add.
 
@@ -150,6 +217,7 @@ def decide(
         trials: its experiments, each with the names of its feature sets, in order.
         splits: with their seeds.
         artifacts: where to look.
+        verdict: what it measures, and for each depth the names of its feature sets.
 
     Raises:
         RequestError: if the samples cannot be split as asked.
@@ -158,7 +226,12 @@ def decide(
     held = {each.folder: holdings(each.folder, seen) for each in wanted}
     digests = found.table.digest.tolist()
     sets = [_plan_set(each, held, wanted, digests) for each in wanted]
-    return Plan(found, sets, _plan_trials(found, trials, splits, artifacts))
+    planned = _plan_trials(found, trials, splits, artifacts)
+    if verdict is None:
+        return Plan(found, sets, planned)
+    table = None if found.unread else found.table
+    grids = [grid for grid, _ in trials]
+    return Plan(found, sets, planned, plan_verdict(table, *verdict, grids, artifacts))
 
 
 def _plan_set(
@@ -173,12 +246,8 @@ def _plan_set(
         held=len(digests) - len(missing),
         missing=missing,
         reason=_reason(here, kin) if missing or not here.shards else "",
-        row_bytes=_row_bytes(here.shards[0].layout) if here.shards else None,
+        row_bytes=here.shards[0].row_bytes if here.shards else None,
     )
-
-
-def _row_bytes(layout: Layout) -> int:
-    return math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
 
 
 def _reason(here: Holdings, has_kin: bool) -> str:
@@ -197,18 +266,18 @@ def _plan_trials(
     artifacts: Artifacts,
 ) -> list[TrialPlan]:
     seeds = sum(len(spec.seeds) for spec in splits)
-    needed = {trial.name: len(trial.hypers) * seeds for trial, _ in trials}
+    needed = [TrialPlan(trial.name, len(trial.hypers) * seeds, 0, trial.is_network) for trial, _ in trials]
     if found.unread:  # another table of samples means other heads
-        return [TrialPlan(trial.name, needed[trial.name], 0) for trial, _ in trials]
+        return needed
     samples, table, seen = table_identity(found.table), labelled(found.table), artifacts.seen("head")
     parts = cache(lambda: list(parts_of(table, splits)))
     shelves = cache(partial(_shelves, artifacts.heads, table, parts))
     plans = []
-    for trial, sets in trials:
+    for lacking, (trial, sets) in zip(needed, trials, strict=True):
         identity = shelves_identity(trial.inputs, sets, samples, splits)
         named = partial(shelves, trial.inputs, tuple(sets))
         there = heads_there(artifacts.heads, identity, trial, seen, named)
-        plans.append(TrialPlan(trial.name, needed[trial.name], there))
+        plans.append(replace(lacking, there=there))
     return plans
 
 

@@ -32,8 +32,9 @@ def notes_on(files: Sequence[str], backbone: Backbone, source: str) -> list[str]
         backbone: the network.
         source: the name of what it learnt from, "" if nobody said.
     """
-    step = max(1, len(files) // LOOKED_AT)
-    seen = [each for file in files[::step][:LOOKED_AT] if (each := _look(file)) is not None]
+    some = min(len(files), LOOKED_AT)
+    spread = [files[number * len(files) // some] for number in range(some)]
+    seen = [each for file in spread if (each := _look(file)) is not None]
     if not seen:
         return []
     notes = []

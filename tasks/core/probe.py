@@ -41,6 +41,7 @@ def start_at_optimum(
     final = last_linear(layers)
     if final is None:
         return
+    layers.to("cuda" if torch.cuda.is_available() else "cpu")  # where they are trained
     features = reaching(layers, final, looks, rows)  # (V * n, D)
     views = len(looks.views)
     [fit] = train_softmax(

@@ -10,7 +10,9 @@ network trained on all, and for nothing: they had to be trained to be judged.
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +80,8 @@ class Found:
         inner: (n, C) log probabilities of each training row by the network that did not see it; None
             without folds.
         said: (m, C) log probabilities of the rows asked about.
-        facts: as `tasks.core.selection.Trained`, and "learning_rate", "epochs", "fits", "spent", "stopped".
+        facts: as `tasks.core.selection.Trained`, and what was chosen ("learning_rate", "epochs"), what it took
+            ("trainings", "epochs_in_all", "seconds"), and why a network of the chosen ended early ("stopped").
         tried: every training.
     """
 
@@ -115,6 +118,7 @@ class Search:
     place: Path | None = None
     advance: Callable[[int], None] = lambda more: None
     tried: list[Tried] = field(default_factory=list)
+    _start: tuple[int, nn.Module] | None = field(default=None, init=False, repr=False)
 
     def run(self) -> Found:
         """Choose, train, and ask."""
@@ -145,26 +149,32 @@ class Search:
         )
         rate = best.course.learning_rate
         longer = (self._attempt(course_of(self.network, rate, epochs), fold, 0) for epochs in more)
-        return min([best, *longer], key=_loss)
+        return min(chain([best], longer), key=_loss)  # one by one: networks are large
 
     def _attempt(self, course: Course, fold: tuple[np.ndarray, np.ndarray], number: int) -> "_Fitted":
         """Train once, and ask about the rows left out."""
         learnt, left_out = (self.training[part] for part in fold)
         started = time.perf_counter()
         samples = Samples(self.looks, learnt, self.known.labels, self.known.weights, self.known.classes)
-        layers, stopped = self.make(course.seed, learnt), ""
+        speak, stopped = self._started(course.seed, learnt, number), ""
+        heard = left_out if len(left_out) else learnt
         try:
-            Training(layers, samples, course, self._checkpoint(course, number), self.advance).run()
+            Training(speak, samples, course, self._checkpoint(course, number), self.advance).run()
+            said = _heard(speak, self.looks, heard)
         except Diverged as reason:
-            stopped = str(reason)
-        speak = _Prior(self._prior(learnt)) if stopped else layers
-        said = _ask(speak, self.looks, left_out) if len(left_out) else None
-        brier = None if said is None else self._brier(said, left_out)
-        told = Tried(
-            course.learning_rate, course.epochs, number, brier, time.perf_counter() - started, stopped
-        )
+            speak, stopped = _Prior(self._prior(learnt)), str(reason)
+            said = _ask(speak, self.looks, heard)
+        brier = self._brier(said, left_out) if len(left_out) else None
+        seconds = time.perf_counter() - started
+        told = Tried(course.learning_rate, course.epochs, number, brier, seconds, stopped)
         self.tried.append(told)
         return _Fitted(course, told, speak, said)
+
+    def _started(self, seed: int, learnt: np.ndarray, number: int) -> nn.Module:
+        """Copy a fold's layers as they start: all candidates start alike, and their optimum is sought once."""
+        if self._start is None or self._start[0] != number:
+            self._start = number, self.make(seed, learnt)
+        return deepcopy(self._start[1])
 
     def _checkpoint(self, course: Course, number: int) -> Checkpoint | None:
         if self.place is None:
@@ -182,29 +192,39 @@ class Search:
         return float(str(scores["inner_brier"]))
 
     def _found(self, fits: Sequence["_Fitted"], folds: Folds) -> Found:
-        """Put together what the folds' networks say, at a temperature that suits what they did not learn from."""
-        rows, warmth = self.training, 1.0
-        facts: dict[str, Fact] = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
-        inner = None
-        if folds:
-            raw = np.empty((len(self.looks.views), len(rows), self.known.classes))
-            for fit, (_, left_out) in zip(fits, folds, strict=True):
-                raw[:, left_out] = fit.said
-            labels, weights = self.known.labels[rows], self.known.weights[rows]
-            views = len(raw)
-            warmth = temperature(np.concatenate(list(raw)), np.tile(labels, views), np.tile(weights, views))
-            inner = mean_log_proba(list(scaled(raw, warmth)))
-            facts = inner_scores(inner, labels, weights)
-        said = [_ask(fit.layers, self.looks, self.asked) for fit in fits]
-        mean = mean_log_proba(list(scaled(np.concatenate(said), warmth)))
-        own = [fit.layers for fit in fits if not isinstance(fit.layers, _Prior)]
+        """Put together what the folds' networks say, at a temperature that suits what they did not learn from.
+
+        A network whose training failed has no say, unless all did.
+        """
+        inner, warmth, facts = self._inner(fits, folds)
+        able = [fit for fit in fits if not fit.tried.stopped]
+        said = [_ask(fit.layers, self.looks, self.asked) for fit in able or fits]
         return Found(
-            Networks(_tensors(own), warmth),
+            Networks(_tensors([fit.layers for fit in able]), warmth),
             inner,
-            mean,
+            mean_log_proba(list(scaled(np.concatenate(said), warmth))),
             {**facts, **self._facts(fits), "temperature": warmth},
             self.tried,
         )
+
+    def _inner(
+        self, fits: Sequence["_Fitted"], folds: Folds
+    ) -> tuple[np.ndarray | None, float, dict[str, Fact]]:
+        """What is said of the training rows by the networks that did not see them, their temperature, and scores."""
+        if not folds:
+            return None, 1.0, dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
+        labels, weights = self.known.labels[self.training], self.known.weights[self.training]
+        raw = np.empty((len(self.looks.views), len(labels), self.known.classes))
+        able = np.zeros(len(labels), dtype=bool)
+        for fit, (_, left_out) in zip(fits, folds, strict=True):
+            raw[:, left_out], able[left_out] = fit.said, not fit.tried.stopped
+        views, warmth = len(raw), 1.0
+        if able.any():
+            own = raw[:, able].reshape(-1, self.known.classes)
+            warmth = temperature(own, np.tile(labels[able], views), np.tile(weights[able], views))
+        told = np.where(able[:, None], scaled(raw, warmth), raw)  # priors are calibrated as they are
+        inner = mean_log_proba(list(told))
+        return inner, warmth, inner_scores(inner, labels, weights)
 
     def _facts(self, fits: Sequence["_Fitted"]) -> dict[str, Fact]:
         stopped = [fit.tried.stopped for fit in fits if fit.tried.stopped]
@@ -221,12 +241,12 @@ class Search:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Layers that were trained, and what they say of the rows left out: (V, n, C), or None if there are none."""
+    """Layers that were trained, and what they say of the rows left out, or learnt from if there are none: (V, n, C)."""
 
     course: Course
     tried: Tried
     layers: nn.Module
-    said: np.ndarray | None
+    said: np.ndarray
 
 
 class _Prior(nn.Module):
@@ -242,6 +262,18 @@ def _ask(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
     if isinstance(layers, _Prior):
         return np.tile(layers.log_proba, (len(looks.views), len(rows), 1))
     return ask(layers, looks, rows)
+
+
+def _heard(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
+    """Ask layers whose training has just ended.
+
+    Raises:
+        Diverged: if the last step made them say what is no number.
+    """
+    said = ask(layers, looks, rows)
+    if not np.isfinite(said).all():
+        raise Diverged("after the last step what the layers say was not finite")
+    return said
 
 
 def _tensors(networks: Sequence[nn.Module]) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ def nested(
 
     Returns:
         (N,) bool for each share, each within the one before. Where every sample is a group of its own, a
-        class gives its share, rounded up at a half. There are fewer where a class has all its samples in
-        one group, so that none of it could be left.
+        class gives its part of what the share before left of it, rounded up at a half, though neither
+        nothing nor all. There are fewer where a class has all its samples in one group, so that none of it
+        could be left.
     """
     found: list[np.ndarray] = []
     rows, before = np.flatnonzero(training), 1.0

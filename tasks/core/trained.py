@@ -1,5 +1,7 @@
 """Kept layers -> networks that speak."""
 
+from copy import deepcopy
+
 import torch
 from torch import nn
 
@@ -32,9 +34,11 @@ def open_layers(head: HeadFile, backbone: Backbone) -> list[nn.Module]:
         )
     if not head.predictor.tensors:
         raise RequestError("these layers were trained on a share of the samples, or not at all, and not kept")
+    classes, pretrained = len(head.story["classes"]), hyper["start"] == "pretrained"
+    shape = trainable(backbone, hyper["cut"], classes=classes, pretrained=pretrained)
     networks = []
     for state in head.predictor.states():
-        layers = trainable(backbone, hyper["cut"], classes=len(head.story["classes"]))
+        layers = deepcopy(shape)
         try:
             layers.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
         except RuntimeError as error:

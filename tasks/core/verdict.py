@@ -5,16 +5,18 @@ start at random weights, are then read from the test parts, which chose nothing.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tasks.core.metrics import LOWER_IS_BETTER, Drawn, intervals, percentiles
+from tasks.core.metrics import LOWER_IS_BETTER, ROUNDING, Drawn, intervals, percentiles
 
 HEAD, SUFFIX, EVERYTHING, SCRATCH = "head", "suffix", "everything", "scratch"
 """Kinds of depth."""
+CHANCE = 0.025
+"""That the truth lies beyond one end of an interval."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,6 @@ class Depth:
         name: what tables call it.
         kind: "head", "suffix", "everything" or "scratch".
         cut: of a suffix.
-        transfers: whether anything pretrained is used; not so from scratch.
     """
 
     name: str
@@ -79,7 +80,6 @@ class Difference:
         what: "transfer", "depth" or "labels".
         first, second: which depths.
         value: how much better the first is.
-        real: whether the interval leaves nought out.
     """
 
     share: float
@@ -98,8 +98,16 @@ class Difference:
 
     @property
     def half(self) -> float:
-        """Half of the interval's width."""
-        return (self.high - self.low) / 2
+        """From the value to the end of the interval that decides: less than the value itself where this is real."""
+        below, above = max(0.0, self.value - self.low), max(0.0, self.high - self.value)
+        if self.value == 0:
+            return max(below, above)
+        return below if self.value > 0 else above
+
+    @property
+    def reach(self) -> float:
+        """How far from nought the interval reaches, to either side."""
+        return max(-self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -139,21 +147,25 @@ class Measured:
         """How many samples a share is, the mean over the seeds."""
         return float(np.mean([cell.train for cell in self.cells if cell.share == share]))
 
-    def chosen(self, share: float, among: Iterable[Depth] | None = None) -> str | None:
+    def chosen(self, share: float, among: Sequence[Depth] | None = None) -> str | None:
         """Name the depth that the inner folds choose for a share, on the seeds that all of them have.
 
         Of equals the first; None where folds could not be made, or no seed is common to all.
         """
-        known = {
-            depth.name: cells
-            for depth in (self.depths if among is None else among)
-            if (cells := self.of(depth.name, share))
-        }
-        seeds = set.intersection(*(set(cells) for cells in known.values())) if known else set()
-        scores = {name: [cells[seed].inner for seed in sorted(seeds)] for name, cells in known.items()}
+        known, seeds = self._measured(share, among), self.common(share, among)
+        scores = {name: [cells[seed].inner for seed in seeds] for name, cells in known.items()}
         means = {name: _mean(inner) for name, inner in scores.items()}
         told = {name: mean for name, mean in means.items() if mean is not None}
         return min(told, key=told.__getitem__) if told else None
+
+    def common(self, share: float, among: Sequence[Depth] | None = None) -> list[int]:
+        """The seeds on which every depth was measured that was measured on a share at all."""
+        known = self._measured(share, among)
+        return sorted(set.intersection(*(set(cells) for cells in known.values()))) if known else []
+
+    def _measured(self, share: float, among: Sequence[Depth] | None) -> dict[str, dict[int, Cell]]:
+        depths = self.depths if among is None else among
+        return {depth.name: cells for depth in depths if (cells := self.of(depth.name, share))}
 
     def difference(self, what: str, first: tuple[str, float], second: tuple[str, float]) -> Difference | None:
         """Tell how much better one (depth, share) is than another, on the seeds that both have."""
@@ -170,9 +182,24 @@ class Measured:
             for seed in seeds
         ]
         both = over_seeds(apart)
-        low, high = percentiles(both.draws)
+        low, high = self._ends(both)
         share = first[1]
         return Difference(share, self.train(share), what, first[0], second[0], both.value, low, high)
+
+    def _ends(self, apart: Drawn) -> tuple[float, float]:
+        """Find a difference's 95 % interval.
+
+        Where no draw differs from the others the bootstrap knows nothing. Then so many groups are like those
+        that were tested as a proportion's exact bound tells (Clopper and Pearson 1934), and the others differ
+        by the whole scale, either way. Log loss has no scale; of one group alone nothing is known.
+        """
+        low, high = percentiles(apart.draws)
+        if math.isnan(low) or high - low > ROUNDING:
+            return low, high
+        if self.sign < 0:
+            return (low, high) if len(apart.groups) > 1 else (math.nan, math.nan)
+        alike: float = CHANCE ** (1 / len(apart.groups))
+        return low * alike - (1 - alike), high * alike + (1 - alike)
 
 
 def over_seeds(scores: Sequence[Drawn], seed: int = 0) -> Drawn:
@@ -180,7 +207,8 @@ def over_seeds(scores: Sequence[Drawn], seed: int = 0) -> Drawn:
 
     Each replicate draws the seeds, too, with replacement, so that what the seeds differ by widens the
     interval (two-stage bootstrap, Davison and Hinkley 1997, section 3.8). Of one seed alone nothing is known
-    of other training parts.
+    of other training parts, and two or three tell of them enough only where test samples move a score no less.
+    Where one seed's score cannot be had, nor can the mean.
 
     Args:
         scores: (S) of the seeds, under the same draws of test samples.
@@ -188,51 +216,58 @@ def over_seeds(scores: Sequence[Drawn], seed: int = 0) -> Drawn:
     """
     draws = np.stack([each.draws for each in scores])  # (S, B)
     count, replicates = draws.shape
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates).T
+    random = np.random.default_rng([seed, 1])  # other numbers than those by which groups are drawn
+    times = random.multinomial(count, np.full(count, 1 / count), size=replicates).T  # (S, B)
     drawn = np.where(times > 0, draws * times, 0.0).sum(axis=0) / count  # (B,); NaN only where it was drawn
+    value = float(np.mean([each.value for each in scores]))
     groups = np.unique(np.concatenate([each.groups for each in scores]))
-    return Drawn(float(np.mean([each.value for each in scores])), drawn, groups)
+    return Drawn(value, np.full(replicates, math.nan) if math.isnan(value) else drawn, groups)
 
 
 def differences(found: Measured) -> list[Difference]:
-    """List what the sentence and the report tell of: transfer, depth, and what labels are worth."""
+    """List what the sentence and the report tell of: transfer, depth, and what labels are worth; one of each a share.
+
+    The best that transfers is held against the best from scratch, the best of all against the best head, and
+    against the best with fewer samples. The inner folds say what is best.
+    """
     told: list[Difference | None] = []
     before: tuple[str, float] | None = None
     for share in found.shares():
         best = found.chosen(share)
-        moved = found.chosen(share, [depth for depth in found.depths if depth.transfers])
-        if moved is not None:
-            told += [
-                found.difference("transfer", (moved, share), (depth.name, share))
-                for depth in found.depths
-                if not depth.transfers
-            ]
+        moved = _best(found, share, best, [depth for depth in found.depths if depth.transfers])
+        scratch = _best(found, share, best, [depth for depth in found.depths if not depth.transfers])
+        head = _best(found, share, best, [depth for depth in found.depths if depth.kind == HEAD])
+        if moved is not None and scratch is not None:
+            told.append(found.difference("transfer", (moved, share), (scratch, share)))
         if best is None:
             continue
-        told += [
-            found.difference("depth", (best, share), (depth.name, share))
-            for depth in found.depths
-            if depth.kind == HEAD and depth.name != best
-        ]
+        if head is not None and head != best:
+            told.append(found.difference("depth", (best, share), (head, share)))
         if before is not None:
             told.append(found.difference("labels", (best, share), before))
         before = best, share
     return [each for each in told if each is not None]
 
 
+def _best(found: Measured, share: float, best: str | None, among: Sequence[Depth]) -> str | None:
+    """Name the best of some depths: the best of all, if it is one of them."""
+    return best if best in {depth.name for depth in among} else found.chosen(share, among)
+
+
 def as_rows(found: Measured) -> list[dict[str, Any]]:
     """Spell each depth and share, its score the mean over the seeds, for `summary.json`."""
-    rows = []
-    for depth in found.depths:
-        for share in found.shares():
-            cells = list(found.of(depth.name, share).values())
-            if cells:
-                rows.append(_row(found.metric, depth.name, share, cells))
-    return rows
+    return [
+        row_of(found, depth.name, share)
+        for depth in found.depths
+        for share in found.shares()
+        if found.of(depth.name, share)
+    ]
 
 
 def _row(metric: str, depth: str, share: float, cells: Sequence[Cell]) -> dict[str, Any]:
     found = intervals({metric: over_seeds([cell.score for cell in cells])})[metric]
+    seconds = float(np.mean([cell.seconds for cell in cells]))
+    without = float(np.mean([cell.without_cache for cell in cells]))
     return {
         "depth": depth,
         "share": share,
@@ -241,8 +276,8 @@ def _row(metric: str, depth: str, share: float, cells: Sequence[Cell]) -> dict[s
         "value": _known(found.value),
         "ci95": [_known(found.low), _known(found.high)],
         "inner_brier": _mean([cell.inner for cell in cells]),
-        "seconds": float(np.mean([cell.seconds for cell in cells])),
-        "seconds_without_cache": float(np.mean([cell.without_cache for cell in cells])),
+        "seconds": seconds,
+        "seconds_without_cache": None if without == seconds else without,  # nothing is kept for it
         "stopped": next((cell.stopped for cell in cells if cell.stopped), ""),
     }
 
@@ -264,8 +299,8 @@ def spelled(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     ]
 
 
-def ends(found: Measured, depth: str, share: float) -> Mapping[str, Any]:
-    """The row of a depth and share."""
+def row_of(found: Measured, depth: str, share: float) -> dict[str, Any]:
+    """Spell one depth and share that was measured, as `as_rows` does."""
     return _row(found.metric, depth, share, list(found.of(depth, share).values()))
 
 

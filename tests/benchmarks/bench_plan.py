@@ -89,7 +89,7 @@ def _make_rows_and_heads(study: Study, artifacts: Artifacts) -> None:
             write_shard(each.folder, names, np.zeros((len(names), WIDTH), np.float16), {})
     parts = list(parts_of(found.table, study.split_specs()))
     for grid in study.grids():
-        names = grid.inputs.sets({each.tap: each.folder.name for each in sets})
+        names = grid.inputs.sets({each.name: each.folder.name for each in sets})
         shelves = []
         for part in parts:
             shelves.append(shelf_of(artifacts.heads, grid.inputs, names, found.table, part))

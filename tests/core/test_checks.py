@@ -2,25 +2,17 @@
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tasks.core import stored
 from tasks.core.checks import (
     NOTE,
     OK,
     WRONG,
-    Need,
-    about,
     of_copies,
     of_files,
     of_labels,
-    of_memory,
-    of_space,
     of_split,
-    of_versions,
+    of_verdict,
     of_weights,
-    size,
 )
 from tasks.core.digest import digest_bytes
 from tasks.core.splits import SplitSpec
@@ -194,85 +186,35 @@ def test_a_training_part_without_weight_is_wrong():
     assert states(found) == [OK, WRONG]
 
 
-# The machine
+# Verdict
 
 
-@pytest.mark.parametrize(
-    ("needed", "unknown", "state"), [(50, [], OK), (91, [], NOTE), (101, [], WRONG), (50, ["net"], NOTE)]
-)
-def test_features_must_fit_on_the_disk(needed, unknown, state):
-    assert of_space(needed * 10**6, 100 * 10**6, unknown).state == state
-
-
-def test_memory_is_asked_for_as_training_asks_itself(monkeypatch):
-    monkeypatch.setattr(stored, "machine_memory", lambda: 3 * 24 * 100_000)
-    monkeypatch.setattr("tasks.core.checks.machine_memory", lambda: 3 * 24 * 100_000)
-    fits, wide = Need("fits", frozenset({"ridge"}), 1000, 100), Need("wide", frozenset({"ridge"}), 999, 1000)
-    streamed, held = (
-        Need(name, frozenset(kinds), 1001, 100)
-        for name, kinds in (("a", ["softmax"]), ("b", ["softmax", "knn"]))
+def test_a_verdict_whose_cells_fit_into_its_minutes_is_fine():
+    check = of_verdict(9, 0, [60.0, 120.0], 300.0)
+    assert (check.state, check.found) == (
+        OK,
+        "9 cells; 2 to measure in about 3 minutes; a run gives them 5 minutes",
     )
-    assert [need.fits() for need in (fits, wide, streamed)] == [True, True, False]
-    assert states(of_memory([fits, wide])) == [OK]
-    note, wrong = of_memory([fits, streamed, held])
-    assert (note.state, wrong.state) == (NOTE, WRONG)
-    assert note.found.startswith("a: ")
-    assert "head knn needs that" in wrong.found
-    assert states(of_memory([])) == [NOTE]
+    assert of_verdict(9, 0, [], 300.0).state == OK
 
 
-def test_versions_that_do_not_go_together_are_wrong():
-    installed = {"fastapi": "0.151.0", "torch": "2.9.1+cpu", "rich": "14.0"}
-    needed = {
-        "headstart": [
-            "fastapi<0.151",
-            "rich>=13",
-            'openvino>=2025; extra == "cpu"',
-            "not a requirement at all!",
-        ],
-        "torchvision": ["torch==2.9.0", "absent>1"],
-    }
-    found = of_versions(needed, lambda package: installed.get(package, ""))
-    assert [(check.state, check.found) for check in found] == [
-        (WRONG, "headstart needs fastapi<0.151, 0.151.0 is installed"),
-        (WRONG, "torchvision needs torch==2.9.0, 2.9.1+cpu is installed"),
-        (WRONG, "torchvision needs absent>1, none is installed"),
-    ]
-    assert found[0].todo == "pip install 'fastapi<0.151'"
-    installed |= {"fastapi": "0.150.0", "torch": "2.9.0+cpu", "absent": "2"}
-    assert of_versions(needed, lambda package: installed.get(package, "")) == []
+def test_of_cells_that_do_not_fit_those_count_that_a_run_would_measure():
+    """A cell that is too long for what is left is passed over, and shorter ones behind it are measured."""
+    check = of_verdict(9, 0, [200.0, 200.0, 50.0, 60.0], 300.0)
+    assert (check.state, check.todo) == (
+        NOTE,
+        "raise verdict.minutes, or run again: the next run goes on from there",
+    )
+    assert "enough for 2 of them" in check.found
 
 
-# Words
+def test_cells_that_take_longer_than_a_run_gives_them_are_never_measured():
+    check = of_verdict(9, 0, [200.0, 1000.0, 700.0], 300.0)
+    assert check.state == NOTE
+    assert check.found.endswith("enough for 1 of them; 2 take longer by themselves, and are never measured")
+    assert check.todo == "raise verdict.minutes to 17"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.2, "about a second"),
-        (3.4, "about 3 seconds"),
-        (13, "about 15 seconds"),
-        (42, "about 40 seconds"),
-        (100, "about 2 minutes"),
-        (91, "about 2 minutes"),
-        (3000, "about 50 minutes"),
-        (2 * 3600, "about 2 hours"),
-        (100 * 3600, "about 4 days"),
-    ],
-)
-def test_times_are_told_in_round_words(seconds, words):
-    assert about(seconds) == words
-
-
-@given(st.floats(1.5, 1e7))
-def test_words_are_never_far_from_the_time(seconds):
-    _, number, unit = about(seconds).split()
-    length = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[unit.removesuffix("s")]
-    assert abs(int(number) * length - seconds) <= 0.35 * seconds
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 B"), (999, "999 B"), (9.9e6, "9.9 MB"), (2e13, "20.0 TB")]
-)
-def test_sizes_are_spelled(count, words):
-    assert size(count) == words
+def test_shares_that_are_too_small_are_told_and_so_is_what_nobody_knows():
+    assert "7 cells, 2 more are left out: their share leaves a class too few" in of_verdict(7, 2, [], 1).found
+    assert of_verdict(9, 0, None, 300.0).state == NOTE

@@ -7,7 +7,7 @@ the failure prints, added here beside the old ones.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from tasks.core import versions
+from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
 from tasks.core.class_scores import draw_classes
 from tasks.core.copies import near_copies
@@ -26,12 +27,23 @@ from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
 from tasks.core.engine import run_prefix
 from tasks.core.engines import build
-from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
+from tasks.core.heads import Grid, Inputs
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Softmax
+from tasks.core.ladder import Ladder, shares_of
+from tasks.core.layers import part
+from tasks.core.looks import Kept, Live, Looks
 from tasks.core.media import ImageSpec, pixels
 from tasks.core.metrics import TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.networks import freeze, load_network
+from tasks.core.probe import start_at_optimum
+from tasks.core.search import Known as Labelled
+from tasks.core.search import Search
 from tasks.core.selection import Rows, said_of, train_heads
+from tasks.core.splits import SplitSpec
+from tasks.core.store import holdings, write_shard
 from tasks.core.taps import Tap
+from tasks.core.trials import Part
+from tasks.core.verdict import Cell, Depth, Measured, differences
 
 TestPart.__test__ = False  # a name that pytest would take for tests
 
@@ -452,6 +464,149 @@ def test_heads_are_those_of_their_version():
     check("TRAINER", TRAINER, trainer(), 1e-5, rough=1e-3, single=1e-4)
 
 
+# Looks, labels and a network's settings -> layers, and what they say
+
+FINETUNER: dict[int, Numbers] = {
+    1: {
+        "everything: tried": "0.003 2 0, 0.01 2 0, 0.01 3 0, 0.01 3 1",
+        "everything: briers": [0.08208897, 0.07791883, 0.03893831, 0.0406004],
+        "everything: inner": [0.001996643, 0.0155224, 1.0],
+        "everything: temperature rough": [0.3511235],
+        "everything: said": [
+            0.9956393,
+            0.004358435,
+            2.283951e-06,
+            4.636937e-05,
+            0.02533736,
+            0.9746163,
+            0.9997352,
+            0.0002615672,
+            3.198109e-06,
+            9.740134e-05,
+            0.9972196,
+            0.002682966,
+        ],
+        "suffix: tried": "0.003 2 0, 0.01 2 0, 0.003 3 0, 0.003 2 1, 0.003 2 2",
+        "suffix: briers": [0.1363743, 0.1566971, 0.147413, 0.1080461, 0.1288988],
+        "suffix: inner": [0.07324425, 0.1502723, 1.0],
+        "suffix: temperature rough": [0.416935],
+        "suffix: said": [
+            0.9983167,
+            0.001278352,
+            0.0004049816,
+            0.0005767885,
+            0.1260463,
+            0.873377,
+            0.9995886,
+            0.0001513305,
+            0.0002600418,
+            0.01008359,
+            0.7311362,
+            0.2587802,
+        ],
+        "live: tried": "0.003 2 0, 0.01 2 0, 0.01 3 0, 0.01 3 1",
+        "live: briers": [0.6631597, 0.6538285, 0.6462143, 0.6444997],
+        "live: inner": [0.5953704, 1.003388, 0.4294331],
+        "live: temperature rough": [0.1796212],
+        "live: said": [
+            0.5867212,
+            0.2105624,
+            0.2027164,
+            0.4572876,
+            0.2722444,
+            0.270468,
+            0.5985456,
+            0.2046705,
+            0.1967839,
+            0.5033948,
+            0.2505704,
+            0.2460348,
+        ],
+    },
+}
+
+
+def small_classifier() -> nn.Module:
+    """The small network with a classifier of four classes."""
+    end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    for tensor in end[2].parameters():
+        tensor.data.copy_(torch.from_numpy(series(*tensor.shape)))
+    return freeze(nn.Sequential(small_network(), end))
+
+
+def lit(folder: Path, labels: np.ndarray) -> Live:
+    """Pictures whose left or right side is brighter, by their class."""
+    files, digests = [], []
+    for number, label in enumerate(labels):
+        shown = picture(26 + number % 5, 30).astype(int) // 2
+        shown[:, : 15 if label == 1 else 0] += 60 + number % 7
+        shown[:, 15 if label == 2 else 30 :] += 60 - number % 5
+        data = encoded(Image.fromarray(shown.astype(np.uint8)), "PPM")
+        files.append(str(folder / f"lit-{number}.ppm"))
+        Path(files[-1]).write_bytes(data)
+        digests.append(digest_bytes(data))
+    return Live(files, digests, SPEC, ("centre", "hflip", "crop"))
+
+
+def behind(cut: str, network: nn.Module, live: Live, artifacts: Artifacts) -> Kept:
+    """What is kept at a cut of two views of the pictures."""
+    held, rows, prefix = {}, np.arange(len(live.files)), Prefix(network, [Tap(cut, "none")])
+    for view in ("centre", "rot180"):
+        with torch.inference_mode():
+            [found] = prefix(live.fixed(rows, view))
+        place = artifacts.features / digest_bytes(view.encode())
+        write_shard(place, live.digests, found.numpy(), {})
+        held[view] = holdings(place, artifacts.seen("shard"))
+    return Kept(held, np.array(live.digests, dtype=object))
+
+
+def searched(network: nn.Module, settings: Network, looks: Looks, labels: np.ndarray) -> Numbers:
+    """What a search chooses, what inner folds say of it, and what it says of the first four samples."""
+    rows = np.arange(len(labels))
+    known = Labelled(labels, 1 + series(len(rows), step=7), rows.astype(str).astype(object), 3)
+
+    def make(seed: int, learnt: np.ndarray) -> nn.Module:
+        layers = part(network, settings.cut, classes=3, blank=True)
+        if settings.head_first:
+            start_at_optimum(layers, looks, known.labels, known.weights, learnt, classes=3)
+        return layers
+
+    found = Search(settings, make, looks, known, rows[4:], rows[:4], 1).run()
+    facts = [found.facts[fact] for fact in ("inner_brier", "inner_log_loss", "inner_accuracy")]
+    warmth = float(str(found.facts["temperature"]))
+    assert found.inner is not None
+    return {
+        "tried": ", ".join(f"{each.learning_rate} {each.epochs} {each.fold}" for each in found.tried),
+        "briers": rounded(np.array([each.brier for each in found.tried])),
+        "inner": rounded(np.array(facts)),
+        "temperature rough": rounded(np.array([warmth])),
+        "said": rounded(np.exp(found.said)),
+    }
+
+
+def finetuner(folder: Path) -> Numbers:
+    labels = np.arange(28) * 5 % 7 % 3
+    network, live = small_classifier(), lit(folder, labels)
+    kept = behind("0.1", network, live, Artifacts(folder))
+    whole = Network("", "pretrained", (0.003, 0.01), (2, 3), batch=8, folds=2)
+    cases = {
+        "everything": (whole, live),
+        "suffix": (replace(whole, cut="0.1", folds=3, mixup=0.4, seed=2), kept),
+        "live": (replace(whole, cut="0.0", head_first=False, earlier=1.0, batch_norm="live"), None),
+    }
+    found = {}
+    for case, (settings, looks) in cases.items():
+        looks = looks or behind(settings.cut, network, live, Artifacts(folder / case))
+        told = searched(network, settings, looks, labels)
+        found |= {f"{case}: {key}": value for key, value in told.items()}
+    return found
+
+
+def test_layers_are_those_of_their_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # products of a GPU have fewer digits
+    check("FINETUNER", FINETUNER, finetuner(tmp_path), 1e-4, rough=1e-3)
+
+
 # Predictions -> scores and intervals
 
 SCORER: dict[int, Numbers] = {
@@ -571,6 +726,112 @@ def test_shares_are_those_of_their_version():
     check("CURVE", CURVE, curve(), 0)
 
 
+# Cells -> what is said of them, and which shares are measured
+
+VERDICT: dict[int, Numbers] = {
+    1: {
+        "singles: 0.25": "2 3 9 26 28 34 39 40 41 50 58",
+        "singles: 0.5": "2 3 9 14 17 20 26 28 32 33 34 39 40 41 46 50 52 56 57 58",
+        "groups: 0.25": "4 5 26 27 28 29 52 53 56 57",
+        "groups: 0.5": "4 5 26 27 28 29 32 33 34 35 38 39 40 41 52 53 56 57",
+        "balanced accuracy, 0.5: chosen": "late",
+        "balanced accuracy, 1.0: chosen": "late",
+        "balanced accuracy, 0.5: transfer, late less scratch": [
+            0.20922364672364674,
+            -0.04657206119162647,
+            0.4351851851851852,
+        ],
+        "balanced accuracy, 0.5: depth, late less head": [
+            0.11627492877492879,
+            -0.10187554192988965,
+            0.3075946969696969,
+        ],
+        "balanced accuracy, 1.0: transfer, late less scratch": [
+            0.2879273504273505,
+            0.13458333333333342,
+            0.4771329365079364,
+        ],
+        "balanced accuracy, 1.0: depth, late less head": [
+            0.06267806267806264,
+            -0.06060606060606055,
+            0.18257177871148444,
+        ],
+        "balanced accuracy, 1.0: labels, late less late": [0.10434472934472933, 0.0, 0.33699945887445887],
+        "log loss, 0.5: chosen": "late",
+        "log loss, 1.0: chosen": "late",
+        "log loss, 0.5: transfer, late less scratch": [
+            0.3166697964945078,
+            0.165942251233087,
+            0.45119975318873395,
+        ],
+        "log loss, 0.5: depth, late less head": [
+            0.11443247330282003,
+            -0.05389855782190953,
+            0.27551315287490924,
+        ],
+        "log loss, 1.0: transfer, late less scratch": [
+            0.25929717687045584,
+            0.13635312439738836,
+            0.3678516594568888,
+        ],
+        "log loss, 1.0: depth, late less head": [
+            0.09183784213041188,
+            -0.04228022268840243,
+            0.22102623481255046,
+        ],
+        "log loss, 1.0: labels, late less late": [
+            0.1418840124350979,
+            0.12001087599330475,
+            0.16524026384086984,
+        ],
+    },
+}
+
+
+DEPTHS = {"head": "head", "late": "suffix", "scratch": "scratch"}
+
+
+def verdict() -> Numbers:
+    """Shares of two thirds of a table, and how depths that were trained on shares differ over two splits."""
+    rows, splits = np.arange(60), SplitSpec("by chance", seeds=(0, 1))
+    labels, weights = rows * 5 % 7 % 3, np.where(rows % 11 == 0, 0.0, 1.0)
+    grids = tuple(Grid(name, Inputs("net", ("last",)), (Softmax(1.0),)) for name in DEPTHS)
+    ladder = Ladder(grids, tuple(DEPTHS.values()), splits, (0.125, 0.25, 0.5, 1.0), 60.0, {})
+    found: dict[str, object] = {}
+    for case, members in (("singles", 1), ("groups", 2)):
+        groups = np.array([f"g{row // members}" for row in rows], dtype=object)
+        *less, _ = shares_of(ladder, Part(splits, 1, groups, rows // 2 % 3 == 0), labels, weights)
+        for share, cut in less:
+            found[f"{case}: {share}"] = " ".join(map(str, np.flatnonzero(cut.training)))
+    cells = [cell_of(depth, share, seed) for depth in DEPTHS for share in (0.5, 1.0) for seed in (0, 1)]
+    depths = [Depth(name, kind) for name, kind in DEPTHS.items()]
+    for metric in ("balanced accuracy", "log loss"):
+        told = Measured(metric, depths, [cell(metric) for cell in cells], 30)
+        for share in told.shares():
+            found[f"{metric}, {share}: chosen"] = str(told.chosen(share))
+        for each in differences(told):
+            key = f"{metric}, {each.share}: {each.what}, {each.first} less {each.second}"
+            found[key] = [each.value, each.low, each.high]
+    return found
+
+
+def cell_of(depth: str, share: float, seed: int) -> Callable[[str], Cell]:
+    """A depth that is the better, the more samples it has; by metric."""
+    groups = [f"g{row // 3}" for row in range(60)]
+    rows = np.arange(23 * seed, 23 * seed + 30)
+    labels = rows * 5 % 7 % 3
+    base, step = {"head": (0.6, 29), "late": (0.9, 31), "scratch": (0.2, 33)}[depth]
+    lead = base + 0.8 * share
+    scores = 2 * series(30, 3, step=step) + lead * np.eye(3)[labels]
+    log_proba = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    drawn = draw_scores(TestPart(rows, labels, 1 + series(30, step=7), log_proba), draw_groups(groups))
+    return lambda metric: Cell(depth, share, seed, round(40 * share), 1 - lead / 3, drawn[metric], 1.0, 2.0)
+
+
+def test_verdicts_are_those_of_their_version():
+    check("VERDICT", VERDICT, verdict(), 1e-6)
+
+
 # The guard itself
 
 
@@ -588,4 +849,5 @@ def test_other_numbers_or_another_version_are_told(monkeypatch):
 
 def test_every_version_is_guarded():
     constants = {name for name in vars(versions) if name.isupper()}
-    assert constants == {"MEDIA", "EXTRACTOR", "TRAINER", "SCORER", "COPIES", "CURVE"}
+    guarded = {"MEDIA", "EXTRACTOR", "TRAINER", "FINETUNER", "SCORER", "COPIES", "CURVE", "VERDICT"}
+    assert constants == guarded

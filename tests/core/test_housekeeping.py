@@ -10,13 +10,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.artifacts import Artifacts
+from tasks.core.checkpoints import Checkpoint
 from tasks.core.digest import Stamp, digest_bytes
 from tasks.core.errors import RequestError
-from tasks.core.files import write_text
+from tasks.core.files import replacing, write_text
 from tasks.core.heads import HeadFile, held, save_heads
 from tasks.core.housekeeping import (
     Kind,
@@ -465,3 +467,85 @@ def test_a_plan_removes_nothing(here):
     before = everything(here)
     assert len(plan_removals(here, time.time(), older_than=DAY, keep=0)) == 3
     assert everything(here) == before
+
+
+# Checkpoints
+
+
+def checkpoint(here: Artifacts, shelf: str, key: str, name: str = "x", age: float = 0) -> Path:
+    """Write what a training of a search had come to, so long ago."""
+    path = here.checkpoints / f"{shelf * 40}-{key}" / f"{name}.checkpoint"
+    with replacing(path) as partial:
+        partial.write_bytes(digest_bytes(b"moments").encode() + b"moments")
+    for place in (path, path.parent):
+        os.utime(place, (time.time() - age,) * 2)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("hours", "older_than", "stays"),
+    [
+        (0, None, True),
+        (6 * 24, None, True),
+        (8 * 24, None, False),
+        (8 * 24, 30 * DAY, False),  # asking for more to go does not let more stay
+        (3, DAY, True),
+        (25, DAY, False),
+        (0.5, 0, True),  # its training may be under way
+        (2, 0, False),
+    ],
+)
+def test_checkpoints_go_a_week_after_their_training_was_stopped_or_sooner_if_asked_for(
+    here, hours, older_than, stays
+):
+    path = checkpoint(here, "a", "one", age=hours * 3600)
+    checkpoint(here, "a", "one", "newer", age=hours * 3600)
+    planned = plan_removals(here, time.time(), older_than)
+    assert [each.bytes for each in planned] == ([] if stays else [2 * 47])
+    assert tidy(here, **({} if older_than is None else {"older_than": older_than})) == (
+        [] if stays else [path.parent]
+    )
+    assert path.exists() == path.parent.exists() == stays
+
+
+def test_a_search_is_of_use_as_long_as_one_of_its_trainings_is(here):
+    old, new = checkpoint(here, "a", "one", "old", 9 * DAY), checkpoint(here, "a", "one", "new", DAY)
+    assert tidy(here) == []
+    assert old.exists()
+    assert new.exists()
+
+
+def test_checkpoints_of_a_search_that_is_done_go_at_once(here):
+    done, other = checkpoint(here, "a", "one"), checkpoint(here, "a", "two")
+    elsewhere = checkpoint(here, "b", "one")
+    fill_heads(here, "a", "one")
+    assert tidy(here) == [done.parent]
+    assert other.exists()
+    assert elsewhere.exists()
+
+
+def test_a_search_that_somebody_goes_on_with_after_the_plan_keeps_its_checkpoints(here):
+    old = checkpoint(here, "a", "one", age=9 * DAY)
+    [planned] = plan_removals(here, time.time())
+    new = checkpoint(here, "a", "one", "again")
+    assert not remove(here, planned)
+    assert old.exists()
+    assert new.exists()
+
+
+def test_a_damaged_checkpoint_is_found_and_a_whole_one_is_not(here):
+    hurt, _ = checkpoint(here, "a", "one"), checkpoint(here, "a", "two")
+    flip(hurt)
+    [found] = find_all_damage(here)
+    assert (found.path, found.mend) == (hurt, "a run trains from the start again")
+    hurt.write_bytes(b"")
+    assert [each.path for each in find_all_damage(here)] == [hurt]
+
+
+def test_what_a_training_really_keeps_is_whole(here):
+    layers = torch.nn.Linear(2, 2)
+    path = here.checkpoints / f"{'a' * 40}-one" / "x.checkpoint"
+    Checkpoint(path).keep(3, layers, torch.optim.AdamW(layers.parameters()))
+    assert find_all_damage(here) == []
+    flip(path)
+    assert [each.path for each in find_all_damage(here)] == [path]

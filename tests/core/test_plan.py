@@ -11,17 +11,20 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
-from tasks.core.hyper import Ridge, Softmax
+from tasks.core.hyper import Network, Ridge, Softmax
 from tasks.core.manifest import list_samples, locate
-from tasks.core.plan import Plan, SetPlan, Survey, Wanted, decide, survey
+from tasks.core.plan import Plan, SetPlan, Survey, TrialPlan, Wanted, Writes, decide, survey
 from tasks.core.predictors import Linear
 from tasks.core.samples import Columns, Source, examine, table_identity
 from tasks.core.splits import SplitSpec
 from tasks.core.store import write_shard
+from tasks.core.taps import Tap, parse_tap
 from tasks.core.trials import labelled, list_shelves, parts_of, shelf_of, shelves_identity
+from tasks.core.verdict_plan import DepthPlan, VerdictPlan
 
 SPLITS = (SplitSpec("random", seeds=(0, 1)), SplitSpec("other", test=0.4, seeds=(5,)))
 TAPS = ("early:mean", "last:mean")
+BYTES = 10**6
 WIDTH = 8
 
 
@@ -37,7 +40,10 @@ class Study:
         ]
 
     def wanted(self, taps=TAPS):
-        return [Wanted("net", tap, "centre", self.here.features / digest_bytes(tap.encode())) for tap in taps]
+        return [
+            Wanted("net", parse_tap(tap), "centre", self.here.features / digest_bytes(tap.encode()))
+            for tap in taps
+        ]
 
     def sets(self, trial):
         return [each.folder.name for each in self.wanted(trial.inputs.taps)]
@@ -267,7 +273,7 @@ def test_passes_are_counted_once_for_all_taps_of_a_view(study):
     survey_of = Survey(study.plan().survey.table, 0, 0, 0, 0)
 
     def planned(tap, view, missing):
-        return _set(Wanted("net", tap, view, Path(tap + view)), missing)
+        return _set(Wanted("net", Tap(tap), view, Path(tap + view)), missing)
 
     plan = Plan(
         survey_of,
@@ -275,15 +281,54 @@ def test_passes_are_counted_once_for_all_taps_of_a_view(study):
             planned("a", "centre", {"1", "2"}),
             planned("b", "centre", {"2", "3"}),
             planned("a", "hflip", {"1"}),
-            _set(Wanted("other", "a", "centre", Path("o")), {"1", "2", "3", "4"}),
+            _set(Wanted("other", Tap("a"), "centre", Path("o")), {"1", "2", "3", "4"}),
         ],
         [],
     )
     assert (plan.to_extract("net"), plan.to_extract("other")) == (4, 4)
 
 
-def _set(wanted, missing):
-    return SetPlan(wanted, 0, frozenset(missing), "", None)
+def _set(wanted, missing, row_bytes=None):
+    return SetPlan(wanted, 0, frozenset(missing), "", row_bytes)
+
+
+def test_what_is_written_is_the_rows_that_lack_and_layers_and_what_nobody_knows_is_named(study):
+    found = Survey(study.plan().survey.table, 0, 0, unread=1, quarantined=0)
+    sets = [
+        _set(Wanted("net", Tap("a"), "centre", Path("a")), {"1", "2"}, 10),
+        _set(Wanted("odd", Tap("a"), "centre", Path("b")), {"1"}),
+    ]
+    trials = [
+        TrialPlan("heads", 5, 0),
+        TrialPlan("layers", 5, 0, is_network=True, bytes=BYTES),
+        TrialPlan("strange", 5, 0, is_network=True, bytes=None),
+    ]
+    verdict = VerdictPlan([DepthPlan("all", 5, 0, 0, 1, bytes=BYTES)], [], 0, 60.0)
+    writes = Plan(found, sets, trials, verdict).writes()
+    assert writes == Writes(30, 2 * BYTES, ["odd", "strange"])
+    assert writes.total == 2 * BYTES + 30
+
+
+def test_where_every_row_is_there_nothing_is_written_though_no_size_is_known(study):
+    found = Survey(study.plan().survey.table, 0, 0, 0, 0)
+    plan = Plan(found, [_set(Wanted("net", Tap("a"), "centre", Path("a")), set())], [])
+    assert plan.writes() == Writes(0, 0, [])
+
+
+def test_layers_are_one_search_a_split(study):
+    layers = Network("early", "pretrained", (1e-3, 1e-4), (5, 10))
+    study.trials.append(Grid("layers", Inputs("net", TAPS[:1]), (layers,)))
+    heads, _, planned = study.plan().trials
+    assert (planned.needed, planned.lacking, planned.is_network) == (3, 3, True)
+    assert not heads.is_network
+
+
+def test_a_verdict_that_lacks_a_cell_is_something_to_do(done):
+    plan = done.plan()
+    assert plan.is_empty()
+    lacking, there = (DepthPlan("d", 4, there, 0, 0) for there in (3, 4))
+    assert replace(plan, verdict=VerdictPlan([there], [], 0, 1.0)).is_empty()
+    assert not replace(plan, verdict=VerdictPlan([lacking], [], 0, 1.0)).is_empty()
 
 
 def test_the_size_of_a_row_is_known_from_a_stored_shard(study):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import tasks.core.engine
+import tasks.core.selection
 from flows.study import Study
 from tasks.core.errors import RequestError
 
@@ -106,6 +107,49 @@ def test_a_tap_that_the_network_lacks_is_a_wrong_request(run, pictures):
     )
     with pytest.raises(RequestError, match=r"no module 'blocks\.77'"):
         run(wrong)
+
+
+LAYERS = {"name": "late", "depth": "suffix", "epochs": (1,), "learning_rates": (1e-3,), "batch": 8}
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        ("blocks.4.1.conv_pw", r"does not fall in two there; choose from blocks\.4\.0, blocks\.4\.1 \("),
+        ("blocks.77", r"no module of that name; choose from blocks"),
+        ("classifier", r"does not fall in two there; choose from global_pool \("),
+    ],
+)
+@pytest.mark.parametrize("place", ["experiment", "verdict"])
+def test_a_cut_that_is_none_is_refused_before_anything_is_extracted_or_trained(
+    run, pictures, monkeypatch, cut, told, place
+):
+    monkeypatch.setattr(tasks.core.engine, "run_prefix", None)
+    monkeypatch.setattr(tasks.core.selection, "train_heads", None)
+    late, fields = {**LAYERS, "cut": cut}, study_of(pictures).model_dump()
+    if place == "experiment":
+        fields["experiments"] = [*fields["experiments"], late]
+    else:
+        fields["verdict"] = {"depths": ["head", late]}
+    with pytest.raises(RequestError, match=rf"cut '{cut}': the network .*{told}"):
+        run(Study.model_validate(fields))
+
+
+def test_a_cut_that_is_none_is_refused_though_its_activations_are_kept(run, pictures):
+    """They can be had as features of heads."""
+    fields = study_of(pictures).model_dump()
+    tap = {"name": "head", "taps": ("blocks.4.1.conv_pw:none",), "strengths": (1.0,)}
+    run(Study.model_validate({**fields, "experiments": [tap]}))
+    late = {**LAYERS, "cut": "blocks.4.1.conv_pw"}
+    with pytest.raises(RequestError, match="does not fall in two there"):
+        run(Study.model_validate({**fields, "experiments": [tap, late]}))
+
+
+def test_the_last_cut_goes_by_that_name_where_layers_are_trained_as_it_does_in_taps(run, pictures):
+    fields = study_of(pictures).model_dump()
+    done = run(Study.model_validate({**fields, "experiments": [{**LAYERS, "cut": "last"}]}))
+    assert done.summary["features"]["small"].keys() == {"bn2:mean", "bn2:none"}
+    assert done.summary["experiments"]["trained"] == 1
 
 
 def test_three_cats_with_three_pictures_each_are_enough(run, painter, tmp_path):

@@ -96,6 +96,34 @@ def test_gc_removes_what_its_options_ask_for(option, value, stays, stored, capsy
     assert ("0 B freed" in capsys.readouterr().out) == stays
 
 
+def test_checkpoints_of_stopped_trainings_are_listed_checked_and_tidied_away(tmp_path, capsys):
+    place = tmp_path / "checkpoints" / f"{'a' * 40}-{'b' * 40}"
+    path = place / "x.checkpoint"
+    place.mkdir(parents=True)
+    path.write_bytes(digest_bytes(b"0" * 4960).encode() + b"0" * 4960)
+    cache(tmp_path, "ls")
+    assert "checkpoints of trainings that are not done: 5.0 KB" in capsys.readouterr().out
+    assert cache(tmp_path, "verify") == 0
+    assert cache(tmp_path, "gc") == 0
+    assert path.exists()
+    for each in (path, place):
+        os.utime(each, (time.time() - 8 * 86_400,) * 2)
+    capsys.readouterr()
+    assert cache(tmp_path, "gc") == 0
+    told = capsys.readouterr().out
+    assert not place.exists()
+    assert "its training was stopped long ago" in told
+    assert "5.0 KB freed" in told
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path, capsys):
+    path = tmp_path / "checkpoints" / "a-b" / "x.checkpoint"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half")
+    assert cache(tmp_path, "verify") == 1
+    assert "a run trains from the start again" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [("gc", "--older-than", "soon"), ("gc", "--keep", "much")])
 def test_an_option_that_cannot_be_understood_is_a_wrong_request(words, stored):
     with pytest.raises(RequestError, match=words[-1]):

@@ -1,5 +1,6 @@
 """`headstart doctor` tells before a run what would be wrong with it, and what it would do and take."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -167,6 +168,139 @@ def test_reading_is_counted_in_a_terminal_alone(write, doctor, monkeypatch):
     assert errors.endswith("\r\x1b[K")
 
 
+# Layers and the verdict
+
+LATE = 'name = "late"\ndepth = "suffix"\ncut = "blocks.5"\nepochs = [1]\nlearning_rates = [1e-3]\nbatch = 8'
+EVERYTHING = (
+    'name = "all"\ndepth = "everything"\nepochs = [1]\nlearning_rates = [1e-3]\nbatch = 8\n'
+    'views = ["centre", "crop"]'
+)
+VERDICT = (
+    '[verdict]\nminutes = {minutes}\nshares = [0.5, 1.0]\nseeds = 2\ndepths = ["head", '
+    '{{ name = "late", depth = "suffix", cut = "blocks.5", epochs = [1], learning_rates = [1e-3], batch = 8 }}]'
+)
+
+
+def more(*experiments: str, verdict: str = "") -> str:
+    """The first experiment's strengths, and others behind it."""
+    return "\n".join(["strengths = [1.0]", *(f"[[experiments]]\n{each}" for each in experiments), verdict])
+
+
+def test_layers_are_searches_with_their_room_memory_and_time(write, doctor):
+    code, lines, _ = doctor(write(experiment=more(LATE, EVERYTHING)))
+    assert code == 0
+    assert about(lines, "network") == ["ok small: rows of blocks.1:mean 24, blocks.5:none 192 x 2 x 2"]
+    assert about(lines, "work") == ["ok 24 passes of small (centre), 2 heads to train, 4 searches of layers"]
+    assert "trained layers and their checkpoints" in about(lines, "disk")[0]
+    heads, steps = about(lines, "memory")
+    assert heads.startswith("ok training takes at most 13.8 KB"), "activations are read batch by batch"
+    assert steps.startswith("ok a step of layers takes about ")
+    [time] = about(lines, "time")
+    assert "2 heads about" in time
+    for name in ("late", "all"):
+        assert re.search(rf"2 searches of {name} about .* \([\d.]+ ms a sample, tried for a moment\)", time)
+
+
+def test_a_study_that_trains_all_layers_keeps_rows_for_near_copies_alone(write, doctor, tmp_path):
+    study = tmp_path / "study.toml"
+    write()
+    study.write_text(study.read_text().split("[[experiments]]")[0] + f"[[experiments]]\n{EVERYTHING}\n")
+    code, lines, _ = doctor(study)
+    assert code == 0
+    assert about(lines, "network") == ["ok small: rows of bn2:mean 1,280"]
+    assert about(lines, "work") == ["ok 24 passes of small (centre), 2 searches of layers"]
+    [memory] = about(lines, "memory")
+    assert memory.startswith("ok a step of layers takes about")
+
+
+def test_of_a_second_network_that_is_trained_whole_no_rows_are_kept(write, doctor):
+    backbone = '[backbones.other]\nnetwork = "lite0"\nresize = 32\ncrop = 32'
+    study = write(backbone=backbone, experiment=more(f'{EVERYTHING}\nbackbone = "other"'))
+    study.write_text(study.read_text().replace('taps = ["blocks', 'backbone = "small"\ntaps = ["blocks'))
+    code, lines, _ = doctor(study)
+    assert code == 0
+    assert about(lines, "network") == [
+        "ok small: rows of blocks.1:mean 24",
+        "ok other: no rows are kept, all of it is trained",
+    ]
+    assert about(lines, "work") == ["ok 24 passes of small (centre), 2 heads to train, 2 searches of layers"]
+
+
+def test_layers_that_are_there_are_not_counted_and_a_run_does_what_was_told(write, doctor, run):
+    study = write(experiment=more(LATE, EVERYTHING))
+    assert run(load_study(study)).summary["experiments"]["trained"] == 6
+    _, lines, _ = doctor(study)
+    assert about(lines, "work") == ["ok nothing to do: a run would reuse everything"]
+    assert about(lines, "disk")[0].startswith("ok features take 0 B; ")
+    assert about(lines, "time") == []
+    _, lines, _ = doctor(write(experiment=more(LATE, EVERYTHING.replace("1e-3", "1e-2"))))
+    assert about(lines, "work") == ["ok 2 searches of layers"]
+    assert "late" not in about(lines, "time")[0]
+
+
+def test_the_verdict_takes_no_more_than_its_minutes(write, doctor, monkeypatch):
+    monkeypatch.setattr("tasks.core.layer_estimates.seconds_a_sample", lambda source, network: 1.0)
+    _, lines, _ = doctor(write(experiment=more(verdict=VERDICT.format(minutes=60))))
+    assert about(lines, "work")[0].endswith("2 heads to train, 8 cells of the verdict")
+    # two thirds of 10 and of 18 samples, for 3 folds and 2 seeds, at a second each, and 15 % on top: 129 seconds;
+    # and 2 seconds for each of 4 cells of heads
+    assert about(lines, "verdict") == [
+        "ok 8 cells; 8 to measure in about 2 minutes; a run gives them 60 minutes"
+    ]
+    assert "verdict about 2 minutes" in about(lines, "time")[0]
+    code, lines, _ = doctor(write(experiment=more(verdict=VERDICT.format(minutes=0.5))))
+    assert code == 0
+    [told] = about(lines, "verdict")
+    assert told.startswith("note 8 cells; 8 to measure in about 2 minutes; a run gives them 0.5 minutes")
+    assert "enough for 4 of them; 2 take longer by themselves, and are never measured; raise" in told
+    assert "verdict about 30 seconds" in about(lines, "time")[0]
+
+
+def test_cells_that_experiments_train_are_not_told_twice(write, doctor):
+    _, lines, _ = doctor(write(experiment=more(LATE, verdict=VERDICT.format(minutes=60))))
+    assert about(lines, "work")[0].endswith("2 searches of layers, 6 cells of the verdict")
+    assert about(lines, "verdict")[0].startswith("ok 8 cells; 6 to measure")
+
+
+def test_a_cut_that_is_none_is_wrong_and_the_near_ones_are_told(write, doctor):
+    place = write(experiment=more(LATE.replace("blocks.5", "blocks.4.1.conv_pw")))
+    told = refused(doctor(place), "network")
+    assert told.startswith("wrong small: cut 'blocks.4.1.conv_pw': the network does not fall in two there")
+    assert "choose from blocks.4.0, blocks.4.1 (headstart cuts lists all)" in told
+
+
+def test_a_cut_of_a_verdicts_depth_is_looked_at_likewise(write, doctor):
+    place = write(experiment=more(verdict=VERDICT.format(minutes=5).replace("blocks.5", "blocks.55")))
+    assert "the network has no module of that name; choose from blocks.5" in refused(doctor(place), "network")
+
+
+def test_a_view_that_is_none_is_the_same_one_line_as_for_a_run(write, doctor, tmp_path):
+    place = write(experiment='strengths = [1.0]\nviews = ["crop"]')
+    code, _, errors = doctor(place)
+    assert code == 2
+    assert main(["run", str(place), "--artifacts", str(tmp_path / "artifacts")]) == 2
+    assert "headstart: view 'crop': " in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_step_that_is_too_large_for_the_memory_is_noted(write, doctor, monkeypatch):
+    monkeypatch.setattr("tasks.core.resources.machine_memory", lambda: 10**6)
+    code, lines, _ = doctor(write(experiment=more(LATE)))
+    assert code == 0
+    assert any(
+        line.startswith("note late: a step of 8 samples takes about") for line in about(lines, "memory")
+    )
+
+
+def test_layers_are_estimated_though_the_weights_are_not_here(write, doctor, monkeypatch):
+    monkeypatch.setattr(Backbone, "lacks_weights", lambda backbone: True)
+    monkeypatch.setattr(Backbone, "weights_file", lambda backbone: pytest.fail("is downloaded"))
+    code, lines, _ = doctor(write(experiment=more(LATE)))
+    assert code == 0
+    assert about(lines, "work") == ["ok 24 passes of small (centre), 2 heads to train, 2 searches of layers"]
+    assert "2 searches of late about" in about(lines, "time")[0]
+
+
 # What is wrong
 
 
@@ -289,7 +423,7 @@ def test_features_that_do_not_fit_on_the_disk_are_wrong(write, doctor, monkeypat
 def test_features_that_do_not_fit_in_memory_are_wrong_for_heads_that_do_not_stream(
     write, doctor, monkeypatch
 ):
-    for place in ("tasks.core.stored", "tasks.core.checks"):
+    for place in ("tasks.core.stored", "tasks.core.resources"):
         monkeypatch.setattr(f"{place}.machine_memory", lambda: 30_000)
     # of the 24 columns: fewer rows are held in any case, so there must be more
     views = 'views = ["centre", "hflip"]'

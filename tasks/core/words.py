@@ -1,0 +1,28 @@
+"""Numbers as people say them."""
+
+import math
+
+
+def size(bytes_: float) -> str:
+    """Spell a number of bytes."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if bytes_ < 1000:
+            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
+        bytes_ /= 1000
+    return f"{bytes_:.1f} TB"
+
+
+def about(seconds: float) -> str:
+    """Spell a time so roughly as an estimate is: "about 2 minutes"."""
+    if seconds < 1.5:
+        return "about a second"
+    for unit, length, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48)):
+        if seconds < most * length:
+            return f"about {_rounded(seconds / length)} {unit}{'s' * (_rounded(seconds / length) > 1)}"
+    return f"about {_rounded(seconds / 86400)} days"
+
+
+def _rounded(number: float) -> int:
+    """Leave one digit of what is above 10, and half of the next: 13 -> 15, 42 -> 40, 87 -> 85."""
+    step = 1 if number < 10 else 5 * 10 ** (math.floor(math.log10(number)) - 1)
+    return max(1, round(number / step) * step)
