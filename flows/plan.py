@@ -152,7 +152,7 @@ def _trial_table(grids: Sequence[Grid], plan: Plan) -> Table:
             f"{each.there:,}",
             _number(plan, each.lacking),
             _size(plan, each.bytes) if each.is_network else "",
-            "new samples, labels, splits or settings" if each.lacking else "",
+            "new data or settings" if each.lacking else "",
         )
     return table
 

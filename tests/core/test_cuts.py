@@ -391,10 +391,19 @@ def test_the_given_activation_is_not_changed_in_place(batch):
     assert torch.equal(stored, kept)
 
 
-@pytest.mark.parametrize("place", ["blocks.one.conv", "blocks.one.act", "classifier", "nowhere"])
-def test_where_the_network_does_not_fall_in_two_nothing_starts(place):
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("blocks.one.conv", r"does not fall in two there; choose from stem, blocks\.one \("),
+        ("blocks.one.act", r"does not fall in two there; choose from stem, blocks\.one \("),
+        ("classifier", r"does not fall in two there; choose from last \("),
+        ("blocks.tow", r"has no module of that name; choose from blocks\.two, blocks\.one"),
+        ("nowhere", r"has no module of that name; choose from "),
+    ],
+)
+def test_where_the_network_does_not_fall_in_two_nothing_starts_and_the_near_cuts_are_told(place, told):
     network = settle(Net())
-    with pytest.raises(RequestError, match=rf"cut '{place}'.*does at stem, blocks.one, blocks.two"):
+    with pytest.raises(RequestError, match=rf"cut '{place}': the network {told}"):
         Prefix(network, [Tap("classifier")], start=place)
     with pytest.raises(RequestError, match=rf"cut '{place}'"):
         Suffix(network, place)

@@ -300,12 +300,13 @@ class Counted(Small):
 
 
 @pytest.mark.parametrize("rates", [(0.3, 0.2, 0.1, 0.05, 0.03, 0.01), (1e30, 1e31, 1e32, 0.1, 1e33, 1e34)])
-def test_no_more_networks_are_held_than_the_folds_own_the_best_the_next_and_their_start(rates):
+def test_few_networks_are_held_at_once_however_many_are_tried(rates):
+    """Their start, the best for the first number of epochs, the best yet, and the next; then the folds' own."""
     most: list[int] = []
-    network = network_of(learning_rates=rates, epochs=(2, 3, 4), folds=2)
+    network = network_of(learning_rates=rates, epochs=(2, 1, 3, 4, 5), folds=2)
     case = Case(network=network, make=lambda seed, learnt: Counted(seed))
     case.search(advance=lambda more: most.append(len(Counted.alive))).run()
-    assert max(most) == 3
+    assert max(most) <= 4
 
 
 # Who sees what

@@ -71,7 +71,9 @@ def test_every_cell_is_measured_once_and_found_again(run, pictures, searched):
     assert told["left_out"] == []
     for cell in told["cells"]:
         without = cell["seconds_without_cache"]
-        assert without is None if cell["depth"] == "scratch" else without > cell["seconds"]  # nothing is kept for it
+        assert (
+            without is None if cell["depth"] == "scratch" else without > cell["seconds"]
+        )  # nothing is kept for it
     assert told["sentence"].split(".")[0] in (done.folder / "report.html").read_text()
 
     searched.clear()

@@ -1,0 +1,36 @@
+"""Memory that a step frees is there for the next one, without the system clearing its pages again."""
+
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import resource, sys
+from tasks.core.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+import torch
+def step():
+    blocks = [torch.empty(10_000_000) for _ in range(3)]
+    for block in blocks:
+        block.fill_(1.0)
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    """Pages that the system hands out during five steps of 120 MB."""
+    ran = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_a_step_is_given_the_memory_of_the_last_one():
+    kept, plain = faults("keep"), faults("plain")
+    assert kept < 1000
+    assert plain > 20 * kept
