@@ -1,12 +1,12 @@
 """Layers are trained from kept activations exactly as the whole network is with the rest frozen."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from layered import Given, Killed, killed_after
 from torch import Tensor, nn
 
 from tasks.core.checkpoints import Checkpoint
@@ -16,21 +16,6 @@ from tasks.core.layers import grouped, in_order, part, with_new_classifier
 from tasks.core.taps import Tap
 
 CLASSES = 3
-
-
-class Given:
-    """Looks that lie in memory: (V, N, ...)."""
-
-    def __init__(self, looks: Tensor) -> None:
-        self.looks = looks
-        self.views = tuple(str(number) for number in range(len(looks)))
-
-    def drawn(self, rows: np.ndarray, seed: Sequence[int], epoch: int) -> Tensor:
-        views = np.random.default_rng(seed).integers(0, len(self.looks), len(rows))
-        return self.looks[views, rows]
-
-    def fixed(self, rows: np.ndarray, view: str) -> Tensor:
-        return self.looks[int(view), rows]
 
 
 def small_cnn() -> nn.Module:
@@ -133,23 +118,6 @@ def test_kept_activations_train_the_suffix_as_the_whole_network_with_its_prefix_
     assert training.losses[19] < 0.7 * training.losses[0]  # it did learn
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)  # buffers too, byte by byte
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(samples: int):
-    """An `advance` that dies when so many samples were learnt from."""
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        if done >= samples:
-            raise Killed
-
-    return advance
 
 
 @pytest.fixture

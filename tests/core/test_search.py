@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layered import CUTS, Given, tiny
+from layered import CUTS, Given, Killed, killed_after, tiny
 from torch import Tensor, nn
 
 from tasks.core import finetune
@@ -512,23 +512,6 @@ def test_a_course_has_all_that_the_network_says_of_training():
 
 
 # Runs that are killed
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(samples: int) -> Callable[[int], None]:
-    """An `advance` that dies when so many samples were learnt from."""
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        if done >= samples:
-            raise Killed
-
-    return advance
 
 
 @pytest.fixture

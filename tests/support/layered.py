@@ -1,6 +1,6 @@
 """Tiny networks with weights of their own, and pictures and activations that layers of them are trained on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,23 @@ class Given:
 
     def fixed(self, rows: np.ndarray, view: str) -> Tensor:
         return self.looks[int(view), rows]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def killed_after(samples: int) -> Callable[[int], None]:
+    """An `advance` that dies when so many samples were learnt from."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        if done >= samples:
+            raise Killed
+
+    return advance
 
 
 def has_seen_something(network: nn.Module, size: int = SIZE) -> nn.Module:
