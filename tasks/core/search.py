@@ -188,7 +188,10 @@ class Search:
         return prior
 
     def _brier(self, said: np.ndarray, rows: np.ndarray) -> float:
-        scores = inner_scores(mean_log_proba(list(said)), self.known.labels[rows], self.known.weights[rows])
+        """Score what is said of a fold at the temperature that suits it: what is kept is calibrated, too."""
+        labels, weights, views = self.known.labels[rows], self.known.weights[rows], len(said)
+        warmth = temperature(np.concatenate(list(said)), np.tile(labels, views), np.tile(weights, views))
+        scores = inner_scores(mean_log_proba(list(scaled(said, warmth))), labels, weights)
         return float(str(scores["inner_brier"]))
 
     def _found(self, fits: Sequence["_Fitted"], folds: Folds) -> Found:
