@@ -199,6 +199,7 @@ class Verdict(BaseModel, frozen=True):
         differences: paired, between depths or shares.
         rules: of thumb, beside what was measured.
         preflight: what was known before anything was trained.
+        unfair: depths that had no search of their own, and what that means.
         left_out: cells for which there was no time: depth, share, seed, reason, and the seconds that each is
             expected to take; with any that would fit into a run it is never reused.
         trained: how many cells were trained for it; the others were there.
@@ -213,6 +214,7 @@ class Verdict(BaseModel, frozen=True):
     differences: list[dict[str, Any]]
     rules: list[dict[str, Any]]
     preflight: dict[str, Any]
+    unfair: list[str]
     left_out: list[dict[str, Any]]
     trained: int
     spent: dict[str, float]

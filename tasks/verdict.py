@@ -7,7 +7,7 @@ from tasks.core import versions
 from tasks.core.advice import Target, rules, sentence
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.ladder import Ladder
+from tasks.core.ladder import Ladder, unfair
 from tasks.core.measuring import Bench
 from tasks.core.tables import read_table
 from tasks.core.verdict import Measured, as_rows, differences, spelled
@@ -66,6 +66,7 @@ def _told(bench: Bench, found: Measured) -> Verdict:
         differences=spelled(apart),
         rules=rules(found, Target(len(preflight["classes"]), preflight["source"])),
         preflight=preflight,
+        unfair=unfair(bench.ladder),
         left_out=[vars(each) for each in bench.left_out],
         trained=bench.trained,
         spent={

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from tasks.core.heads import Grid
-from tasks.core.hyper import spelled
+from tasks.core.hyper import Network, spelled
 from tasks.core.shares import keeps_every_class, nested
 from tasks.core.splits import SplitSpec
 from tasks.core.trials import Part
@@ -48,6 +48,20 @@ class Ladder:
         ]
         sources = {name: list(source) for name, source in self.sources.items()}
         return [depths, asdict(self.split), self.shares, self.seconds, sources]
+
+
+def unfair(ladder: Ladder) -> list[str]:
+    """Say which depths were not given a search of their own, so that the comparison is not fair to them."""
+    told = []
+    for grid in ladder.depths:
+        for hyper in grid.hypers:
+            if isinstance(hyper, Network) and len(hyper.learning_rates) == 1:
+                rate, epochs = hyper.learning_rates[0], ", ".join(map(str, hyper.epochs))
+                told.append(
+                    f"{grid.name}: trained with one learning rate alone ({rate:g}, epochs {epochs}), which was not "
+                    "chosen on these samples; the comparison is not fair to it"
+                )
+    return told
 
 
 @dataclass(frozen=True)

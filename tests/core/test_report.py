@@ -576,6 +576,12 @@ def test_the_verdict_is_shown_with_its_costs_rules_and_omissions():
         assert shown in text, shown
 
 
+def test_a_comparison_that_is_not_fair_says_why():
+    told = "scratch: trained with one learning rate alone; the comparison is not fair to it"
+    assert told in _text(page(verdict=verdict_of() | {"unfair": [told]}))
+    assert "not fair" not in _text(page(verdict=verdict_of()))
+
+
 def test_a_cell_that_was_left_out_says_so():
     verdict = verdict_of()
     verdict["cells"] = verdict["cells"][:-1]

@@ -69,6 +69,7 @@ def test_every_cell_is_measured_once_and_found_again(run, pictures, searched):
         {"label": "upright", "count": 12},
     ]
     assert told["left_out"] == []
+    assert [each.partition(":")[0] for each in told["unfair"]] == ["late", "scratch"]
     for cell in told["cells"]:
         without = cell["seconds_without_cache"]
         assert (
