@@ -67,15 +67,32 @@ def with_new_classifier(network: nn.Module, classes: int) -> None:
     and keeps the ReLU open that stands behind SqueezeNet's, which would let no gradient through at nought.
 
     Raises:
-        RequestError: if the network has none.
+        RequestError: if the network has none, or two.
     """
     name, old = classifier(network)
+    _refuse_two(network, name, old)
     parent, _, child = name.rpartition(".")
     with torch.random.fork_rng(devices=[]):  # what is drawn for its first weights is not kept
         new = _like(name, old, classes)
     for each, tensor in new.named_parameters():
         nn.init.constant_(tensor, 1.0 if each == "bias" and isinstance(new, nn.Conv2d) else 0.0)
     network.get_submodule(parent).add_module(child, new)
+
+
+def _refuse_two(network: nn.Module, name: str, old: nn.Module) -> None:
+    """Refuse a network whose answer is the mean of two classifiers, such as a distilled DeiT's."""
+    shape = getattr(old, "weight", torch.empty(0)).shape
+    twins = [
+        other
+        for other, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module is not old and module.weight.shape == shape
+        if other.rpartition(".")[0] == name.rpartition(".")[0]
+    ]
+    if twins:
+        raise RequestError(
+            f"the network has two classifiers ({twins[0]}, {name}), and layers are trained under one alone; "
+            "choose another network, or train heads"
+        )
 
 
 def _like(name: str, old: nn.Module, classes: int) -> nn.Module:

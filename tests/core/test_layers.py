@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from layered import CUTS, SIZE, checkpoint, cut_of, tiny
 from torch import Tensor, nn
@@ -389,3 +390,9 @@ def test_a_seed_is_told_by_its_parts_and_their_order_and_torch_takes_it():
     for seed in seeds:
         torch.Generator().manual_seed(seed)
         assert 0 <= seed < 2**60
+
+
+def test_a_network_of_two_classifiers_is_refused():
+    network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, depth=1)
+    with pytest.raises(RequestError, match=r"two classifiers \(head, head_dist\)"):
+        part(network, "", classes=2, blank=True)
