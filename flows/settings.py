@@ -153,7 +153,7 @@ class ExperimentSettings(Table):
     start: Literal["pretrained", "random"] = Field("pretrained", description="suffix: of the layers' weights")
     epochs: Many[Annotated[int, Field(gt=0)]] | None = Field(None, description="where layers are trained")
     head_first: bool | None = Field(
-        None, description="suffix, everything: the classifier starts at its optimum; true"
+        None, description="suffix, everything: the classifier starts at its optimum, not at nought; false"
     )
     earlier: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,

@@ -76,8 +76,8 @@ def _advance(progress: Progress, before: int, done: int) -> None:
 
 
 def _trains_layers(source: Source, grids: tuple[Grid, ...], part: Part) -> bool:
-    lacking = {head_key(hyper) for grid in grids for hyper in grid.hypers} - set(source.found(part))
-    return grids[0].is_network and bool(lacking)
+    keys = {head_key(hyper) for grid in grids for hyper in grid.hypers}
+    return grids[0].is_network and not keys <= set(source.found(part))
 
 
 def _shelf(part: Part, filled: Filled) -> Shelf:

@@ -90,8 +90,12 @@ class Source:
         return shelf_of(self.artifacts.heads, self.inputs, self.sets, self.table, part)
 
     def found(self, part: Part) -> dict[str, Path]:
-        """Key -> file of the heads that are there; damaged files are removed."""
-        found, damaged = held(self.place(part), self.artifacts.seen("head"))
+        """Key -> file of the heads of a part that are there; damaged files are removed."""
+        return self.found_at(self.place(part))
+
+    def found_at(self, shelf: Path) -> dict[str, Path]:
+        """The same of a shelf that is named already; naming it takes a look at every sample."""
+        found, damaged = held(shelf, self.artifacts.seen("head"))
         for path in filter(damage, damaged):  # unless another run has just written it anew
             path.unlink(missing_ok=True)
         return found
@@ -155,7 +159,8 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
         RequestError: if nothing can be learnt from the part.
     """
     hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
-    found = source.found(part)
+    place = source.place(part)
+    found = source.found_at(place)
     lacking = {key: hyper for key, hyper in hypers.items() if key not in found}
     if lacking:
         _check_weights(source, part)
@@ -163,7 +168,7 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
     for some in _batches(lacking, source):
         layers = any(isinstance(hyper, Network) for hyper in some.values())
         train = _train_network if layers else _train_heads
-        path = train(source, some, part, partial(_add, advance, done))
+        path = train(source, some, part, place, partial(_add, advance, done))
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
     return Filled({key: found[key] for key in hypers}, list(lacking))
@@ -208,7 +213,7 @@ def _check_fit(held: "np.ndarray | Stored", hypers: Iterable[Hyper]) -> None:
         )
 
 
-def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, advance: Advance) -> Path:
+def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, place: Path, advance: Advance) -> Path:
     """Train heads on one part, let each speak of its test rows, and keep them."""
     # Imported here, not above: a run that has nothing to train shall not wait for torch.
     from tasks.core.selection import Rows, said_of, train_heads
@@ -235,24 +240,25 @@ def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, advance: 
         )
         for key, each, log_proba in zip(hypers, trained, told, strict=True)
     }
-    return save_heads(source.place(part), files)
+    return save_heads(place, files)
 
 
-def _train_network(source: Source, hypers: dict[str, Hyper], part: Part, advance: Advance) -> Path:
+def _train_network(
+    source: Source, hypers: dict[str, Hyper], part: Part, place: Path, advance: Advance
+) -> Path:
     """Search layers for one part, let them speak of its test rows, and keep them, or what they say alone."""
     from tasks.core.search import Known, Search
 
     [(key, network)] = hypers.items()
     assert isinstance(network, Network)  # noqa: S101
     known = Known(source.labels, source.weights, part.groups, len(source.classes))
-    place, training = source.place(part), np.flatnonzero(part.training)
     checkpoints = source.artifacts.checkpoints / f"{place.name}-{key}"
     found = Search(
         network,
         _maker(source, network, known),
         source.looks,
         known,
-        training,
+        np.flatnonzero(part.training),
         np.flatnonzero(part.test),
         part.seed,
         checkpoints,

@@ -1,7 +1,6 @@
 """What a training that is not done has come to, kept so that a run that is killed loses a minute; without pickle."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from tasks.core.digest import digest_bytes
-from tasks.core.files import replacing
-
-SEAL_BYTES = 40
-"""Of the checksum before the tensors."""
+from tasks.core.files import replacing, sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Checkpoint:
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         data = save(whole, {"done": json.dumps(done)})
         with replacing(self.path) as partial:
-            partial.write_bytes(digest_bytes(data).encode() + data)
+            partial.write_bytes(sealed(data))
 
     def restore(self, layers: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Go back to what was kept.
@@ -50,9 +45,8 @@ class Checkpoint:
             How many steps are done: 0, and nothing is changed, if there is no file, or one that is damaged.
         """
         try:
-            data = self.path.read_bytes()
-            seal, data = data[:SEAL_BYTES], data[SEAL_BYTES:]
-            if seal != digest_bytes(data).encode():
+            data = unsealed(self.path.read_bytes())
+            if data is None:
                 return 0
             tensors, done = load(data), _done(data)
         except (OSError, ValueError, KeyError, SafetensorError):
@@ -64,11 +58,6 @@ class Checkpoint:
             state.setdefault(int(number), {})[moment] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         return done
-
-    def drop(self) -> None:
-        """Remove the file: the training is done, and its result kept."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
 
 
 def _done(data: bytes) -> int:

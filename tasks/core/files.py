@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tasks.core.digest import DIGEST_BYTES, digest_bytes
 from tasks.core.errors import StoreError
 
 PARTIALS = ".*.partial"
@@ -74,6 +75,17 @@ def remove_abandoned(partial: Path) -> bool:
         if taken:
             partial.unlink(missing_ok=True)  # under the lock: a writer that comes just now starts again
         return taken
+
+
+def sealed(data: bytes) -> bytes:
+    """Put before data the digest of it."""
+    return digest_bytes(data).encode() + data
+
+
+def unsealed(data: bytes) -> bytes | None:
+    """Give what `sealed` was given; None if it is not that any more."""
+    seal, content = data[: 2 * DIGEST_BYTES], data[2 * DIGEST_BYTES :]
+    return content if seal == digest_bytes(content).encode() else None
 
 
 def write_text(path: Path, text: str) -> None:

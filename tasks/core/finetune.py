@@ -109,7 +109,6 @@ class Training:
             earlier=self.course.earlier,
             weight_decay=self.course.weight_decay,
         )
-        self.peaks = [float(str(group["lr"])) for group in groups]
         self.optimizer = torch.optim.AdamW(groups)
         self.targets = self.samples.targets()
         self.micro = len(self.samples.rows)
@@ -126,7 +125,7 @@ class Training:
         self.advance(sum(len(step.rows) for step in steps[:done]))
         set_mode(self.layers, batch_norm=self.course.batch_norm)
         kept = time.monotonic()
-        with _own_randomness(), _ahead(self._look, steps[done:]) as looked:
+        with torch.random.fork_rng(), _ahead(self._look, steps[done:]) as looked:
             for step, x in zip(steps[done:], looked, strict=True):
                 self._set_rates(shape(step.number, len(steps)))
                 self._take(step, x, len(steps))
@@ -135,9 +134,8 @@ class Training:
                     self.checkpoint.keep(step.number + 1, self.layers, self.optimizer)
                     kept = time.monotonic()
         if self.checkpoint is not None and done < len(steps):
-            self.checkpoint.keep(
-                len(steps), self.layers, self.optimizer
-            )  # a search that is killed goes on behind it
+            # a search that is killed goes on behind it
+            self.checkpoint.keep(len(steps), self.layers, self.optimizer)
         self.layers.eval()
 
     def _steps(self) -> Iterator[Step]:
@@ -158,8 +156,8 @@ class Training:
         return self.samples.looks.drawn(step.rows, [self.course.seed, step.number, 1], step.epoch)
 
     def _set_rates(self, height: float) -> None:
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * height
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * height
 
     def _take(self, step: Step, x: Tensor, steps: int) -> None:
         """Take one step down the gradient of the batch's weighted mean of cross entropy."""
@@ -249,13 +247,6 @@ def on_device(x: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         x = x.pin_memory().to(device, non_blocking=True)
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave torch's random numbers to others as they were."""
-    with torch.random.fork_rng():
-        yield
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Network:
     start: str
     learning_rates: tuple[float, ...]
     epochs: tuple[int, ...]
-    head_first: bool = True
+    head_first: bool = False
     earlier: float = 0.3
     weight_decay: float = 0.05
     mixup: float = 0.0

@@ -125,16 +125,16 @@ def grouped(
         learning_rate: of the last parameter.
         earlier: the first one's, as a share of it.
         weight_decay: of matrices and kernels.
+
+    Returns:
+        A group for each; "peak" is its rate, from which "lr" is moved.
     """
     parameters = in_order(layers)
     last = max(1, len(parameters) - 1)
+    peaks = [learning_rate * earlier ** (1 - number / last) for number in range(len(parameters))]
     return [
-        {
-            "params": [each],
-            "lr": learning_rate * earlier ** (1 - number / last),
-            "weight_decay": weight_decay if each.ndim > 1 else 0.0,
-        }
-        for number, each in enumerate(parameters)
+        {"params": [each], "lr": peak, "peak": peak, "weight_decay": weight_decay if each.ndim > 1 else 0.0}
+        for each, peak in zip(parameters, peaks, strict=True)
     ]
 
 

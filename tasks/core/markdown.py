@@ -1,14 +1,13 @@
 """A run in a few lines of Markdown, for the Prefect UI."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
+from tasks.core.words import UNKNOWN, lasted
 
-UNKNOWN = "–"
 UNBROKEN = "\u00a0"
 """A space at which no line is broken."""
 
@@ -41,19 +40,6 @@ def grid(verdict: Mapping[str, Any]) -> Grid:
         cells={(cell["depth"], cell["share"]): cell for cell in cells},
         chosen={(each["depth"], each["share"]) for each in chosen},
     )
-
-
-def lasted(seconds: float | None) -> str:
-    """Spell a time in its own unit: "12 s", "1.5 min", "3 h"."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    unit, length = next(
-        (unit, length)
-        for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, math.inf))
-        if seconds < most * length
-    )
-    number = seconds / length
-    return f"{number:.2g} {unit}" if number < 10 else f"{number:,.0f} {unit}"
 
 
 def told_spent(verdict: Mapping[str, Any]) -> str:

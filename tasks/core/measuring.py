@@ -25,6 +25,7 @@ from tasks.core.standings import choose_head
 from tasks.core.taps import parse_tap
 from tasks.core.trials import Part, labelled, parts_of
 from tasks.core.verdict import Cell, Depth, Measured
+from tasks.core.words import lasted
 
 MARGIN = 1.15
 """A cell takes so many times what its steps do: samples are also asked about, and classifiers started."""
@@ -91,10 +92,11 @@ class Bench:
         """
         left, cells = self.ladder.seconds, []
         for number, rung in enumerate(self.rungs):
-            seconds = 0.0 if self._is_there(rung) else self._expected(rung)
+            is_there = self._is_there(rung)
+            seconds = 0.0 if is_there else self._expected(rung)
             if seconds <= left:
                 started = time.monotonic()
-                cells.append(self._cell(rung, self._within(rung, number, advance)))
+                cells.append(self._cell(rung, is_there, self._within(rung, number, advance)))
                 left -= time.monotonic() - started
             else:
                 self._leave_out(rung, seconds, left)
@@ -176,7 +178,8 @@ class Bench:
         from tasks.core.pace import seconds_a_sample
 
         if depth not in self._paces:
-            self._paces[depth] = seconds_a_sample(self.sources[depth], network)
+            with self.slot():
+                self._paces[depth] = seconds_a_sample(self.sources[depth], network)
         return self._paces[depth]
 
     @cached_property
@@ -185,21 +188,21 @@ class Bench:
 
     def _leave_out(self, rung: Rung, seconds: float, left: float) -> None:
         name = self.ladder.depths[rung.depth].name
-        reason = f"estimated {_minutes(seconds)}, {_minutes(max(0.0, left))} of the budget were left"
+        reason = f"estimated {lasted(seconds)}, {lasted(max(0.0, left))} of the budget were left"
         self.left_out.append(
             LeftOut(depth=name, share=rung.share, seed=rung.part.seed, reason=reason, seconds=seconds)
         )
 
-    def _cell(self, rung: Rung, advance: Callable[[int], None]) -> Cell:
+    def _cell(self, rung: Rung, is_there: bool, advance: Callable[[int], None]) -> Cell:
         """Train a cell, or find it, and score it."""
         grid, source = self.ladder.depths[rung.depth], self.sources[rung.depth]
-        needs_gpu = grid.is_network and not self._is_there(rung)
-        with self.slot() if needs_gpu else nullcontext():
+        with self.slot() if grid.is_network and not is_there else nullcontext():
             started = time.monotonic()
             filled = fill(source, [grid], rung.part, advance)
             took = time.monotonic() - started
         self.trained += bool(filled.trained)
-        cost = source.place(rung.part) / f"{digest_value(sorted(filled.files))}.seconds"
+        shelf = next(iter(filled.files.values())).parent
+        cost = shelf / f"{digest_value(sorted(filled.files))}.seconds"
         seconds = kept_seconds(cost, took if filled.trained else None)
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
@@ -237,7 +240,8 @@ class Bench:
         if not grid.inputs.taps:
             return 0.0
         if rung.depth not in self._frozen:
-            self._frozen[rung.depth] = frozen_seconds_a_sample(self.sources[rung.depth])
+            with self.slot():
+                self._frozen[rung.depth] = frozen_seconds_a_sample(self.sources[rung.depth])
         looks = len(grid.inputs.views) * int((part.training | part.test).sum())
         tried = story.get("tried", [])
         folds = max(1, len({each["fold"] for each in tried}))
@@ -291,7 +295,3 @@ def kept_seconds(place: Path, took: float | None) -> float:
 
 def _cut(hyper: Hyper) -> str:
     return hyper.cut if isinstance(hyper, Network) else ""
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

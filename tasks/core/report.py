@@ -15,12 +15,12 @@ from tasks.core.calibration import expected_calibration_error, reliability, scal
 from tasks.core.charts import curve_plot, depth_plot, dot, history_plot, strip_axis
 from tasks.core.heads import HeadFile
 from tasks.core.history import alike
-from tasks.core.markdown import grid, lasted, told_spent
+from tasks.core.markdown import grid, told_spent
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
 from tasks.core.readings import read_curve, read_drift, told_time
+from tasks.core.words import UNKNOWN, lasted
 
-UNKNOWN = "–"
 NARROW = "\u202f"
 """A space at which no line is broken."""
 

@@ -3,8 +3,8 @@
 The search is short, and its budget is told beforehand: every learning rate is tried for the first number of
 epochs, then the best of them for the other numbers. All that is tried on the first fold alone, and what did best
 there is trained on the other folds. Each of these networks has learnt from all folds but one, and together they
-say the mean of what each says (cross-validation ensemble, Krogh and Vedelsby 1995), which is better than one
-network trained on all, and for nothing: they had to be trained to be judged.
+say the mean of what each says (cross-validation ensemble, Krogh and Vedelsby 1995), which errs no more than they
+do on average. It costs nothing: they had to be trained to be judged.
 """
 
 import math

@@ -4,9 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.digest import digest_bytes
+from tasks.core.files import unsealed
 from tasks.core.heads import held
-from tasks.core.shards import NAME_LENGTH
 
 CHECKPOINTS = "*.checkpoint"
 KEPT_FOR = 7 * 24 * 3600.0
@@ -55,7 +54,6 @@ def _is_done(artifacts: Artifacts, folder: Path) -> bool:
 def _is_broken(checkpoint: Path) -> bool:
     """Whether a file does not begin with the digest of what follows; one that is gone by now is not broken."""
     try:
-        data = memoryview(checkpoint.read_bytes())
+        return unsealed(checkpoint.read_bytes()) is None
     except OSError:
         return False
-    return bytes(data[:NAME_LENGTH]) != digest_bytes(data[NAME_LENGTH:]).encode()

@@ -2,6 +2,9 @@
 
 import math
 
+UNKNOWN = "–"
+"""Stands for a number that nobody knows."""
+
 
 def size(bytes_: float) -> str:
     """Spell a number of bytes."""
@@ -20,6 +23,19 @@ def about(seconds: float) -> str:
         if seconds < most * length:
             return f"about {_rounded(seconds / length)} {unit}{'s' * (_rounded(seconds / length) > 1)}"
     return f"about {_rounded(seconds / 86400)} days"
+
+
+def lasted(seconds: float | None) -> str:
+    """Spell a time in its own unit: "12 s", "1.5 min", "3 h"."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    unit, length = next(
+        (unit, length)
+        for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, math.inf))
+        if seconds < most * length
+    )
+    number = seconds / length
+    return f"{number:.2g} {unit}" if number < 10 else f"{number:,.0f} {unit}"
 
 
 def _rounded(number: float) -> int:

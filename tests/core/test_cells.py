@@ -34,7 +34,7 @@ on_the_processor = layered.on_the_processor
 NAME = "test_resnet"
 CUT = CUTS[NAME]
 VIEWS = ("centre", "hflip")
-LAYERS = Network(CUT, "pretrained", (1e-3, 1e-2), (1, 2), batch=8, folds=2)
+LAYERS = Network(CUT, "pretrained", (1e-3, 1e-2), (1, 2), batch=8, folds=2, head_first=True)
 HEADS = (Softmax(1.0), Softmax(0.1), Ridge(1.0), Centroid())
 
 

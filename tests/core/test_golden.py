@@ -588,7 +588,7 @@ def finetuner(folder: Path) -> Numbers:
     labels = np.arange(28) * 5 % 7 % 3
     network, live = small_classifier(), lit(folder, labels)
     kept = behind("0.1", network, live, Artifacts(folder))
-    whole = Network("", "pretrained", (0.003, 0.01), (2, 3), batch=8, folds=2)
+    whole = Network("", "pretrained", (0.003, 0.01), (2, 3), batch=8, folds=2, head_first=True)
     cases = {
         "everything": (whole, live),
         "suffix": (replace(whole, cut="0.1", folds=3, mixup=0.4, seed=2), kept),

@@ -205,7 +205,7 @@ OTHERS = {
             "start": "random",
             "learning_rates": (1e-4,),
             "epochs": (5,),
-            "head_first": False,
+            "head_first": True,
             "earlier": 1.0,
             "weight_decay": 0.0,
             "mixup": 0.2,

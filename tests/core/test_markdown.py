@@ -6,7 +6,8 @@ import pytest
 
 from flows.console import show_summary
 from tasks.core.history import COLUMNS
-from tasks.core.markdown import grid, lasted, leaderboard, page, told_spent
+from tasks.core.markdown import grid, leaderboard, page, told_spent
+from tasks.core.words import lasted
 
 
 def score(value, low=0.7, high=0.9):
