@@ -51,8 +51,11 @@ def tiny_network() -> nn.Module:
     return freeze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, stride=4)))
 
 
-def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None) -> None:
-    """Extract everything; each sample that goes through the network is written down at once."""
+def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None, company: int = 1) -> None:
+    """Extract everything; each sample that goes through the network is written down at once.
+
+    After a batch it waits until `company` processes have run one, so that a slow start of the others is no matter.
+    """
     torch.set_num_threads(1)
     extraction.SHARD_ROWS = ROWS
     tasks.core.networks.load_network = lambda backbone: tiny_network()
@@ -61,6 +64,8 @@ def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None)
     def logged(*given: Any) -> Any:
         for batch in run_prefix(*given):
             os.write(handle, "".join(f"{digest}\n" for digest in batch.digests).encode())
+            if company > 1:
+                await_company(log, company)
             yield batch
 
     tasks.core.engine.run_prefix = logged
@@ -72,6 +77,13 @@ def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None)
     passes.fill("centre")
 
 
+def await_company(log: Path, company: int) -> None:
+    """Wait until so many logs beside this one say something, for twenty seconds at most."""
+    deadline = time.monotonic() + 20
+    while sum(bool(each.stat().st_size) for each in log.parent.glob("*.log")) < company and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
 @dataclass
 class Extractor:
     """A process that extracts."""
@@ -79,10 +91,12 @@ class Extractor:
     root: Path
     folder: Path
     log: Path
+    company: int = 1
 
     def start(self) -> None:
         self.pipe, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=extract, args=(self.root, self.folder, self.log, theirs))
+        given = (self.root, self.folder, self.log, theirs, self.company)
+        self.process = CONTEXT.Process(target=extract, args=given)
         self.process.start()
         theirs.close()
         assert self.pipe.recv() == "ready"
@@ -222,9 +236,9 @@ def test_a_thousand_killed_runs_are_finished_by_the_next(folder, tmp_path, undis
 # Several at once
 
 
-def start_together(root: Path, folder: Path, number: int) -> list[Extractor]:
+def start_together(root: Path, folder: Path, number: int, company: int = 1) -> list[Extractor]:
     root.mkdir(parents=True, exist_ok=True)
-    extractors = [Extractor(root, folder, root / f"{turn}.log") for turn in range(number)]
+    extractors = [Extractor(root, folder, root / f"{turn}.log", company) for turn in range(number)]
     for extractor in extractors:
         extractor.start()
     for extractor in extractors:
@@ -233,7 +247,7 @@ def start_together(root: Path, folder: Path, number: int) -> list[Extractor]:
 
 
 def test_four_processes_extract_every_sample_once(folder, tmp_path, undisturbed):
-    extractors = start_together(tmp_path / "shared", folder, 4)
+    extractors = start_together(tmp_path / "shared", folder, 4, company=2)
     assert [extractor.end() for extractor in extractors] == [0] * 4
     ran = [digest for extractor in extractors for digest in extractor.ran()]
     assert sorted(ran) == sorted(path.stem for path in folder.iterdir())
