@@ -9,11 +9,15 @@ Networks that agree in shape, seed and training rows see the same batches and ar
 (`tasks.core.stacks`), a few to a stack, so that a stack stays in the processor's cache; every core has a
 stack of its own and waits for no other. A network's first weights, batches and dropout come from its own
 seed, so it does not matter who else is trained, but for rounding: a larger stack may add up in another order.
+
+A network may answer several targets at once (multi-task learning, Caruana 1997): the hidden layers are shared, every
+target has outputs of its own, and the loss is the mean over the known answers of a batch by their weights, so that a
+batch of which little is known is not the quieter for it. An unknown answer has no part in it.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
 from math import inf, isfinite
@@ -22,11 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.core.answers import Answers
 from tasks.core.coordinates import Standardisation, standardisation
 from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Mlp
 from tasks.core.predictors import Layers
-from tasks.core.stacks import Stack
+from tasks.core.stacks import Stack, within
 
 BATCH = 64
 """Rows of a step."""
@@ -49,11 +54,23 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class _Table:
-    """Standardised rows (N, D), one-hot labels (N, C) and weights (N,), all float32."""
+    """What is learnt from, all float32.
+
+    Attributes:
+        rows: (N, D) standardised.
+        hot: (N, C) one-hot labels, a block of classes for each target; none of an answer that is unknown.
+        weights: (N, C) what the answer to a class's target weighs, or (N, 1) where there is one target.
+        blocks: how many classes each target has.
+    """
 
     rows: Tensor
     hot: Tensor
     weights: Tensor
+    blocks: tuple[int, ...]
+
+    def per_answer(self, rows: Tensor) -> Tensor:
+        """(n, C) what each class of some rows weighs: that of the row's answer, else nought."""
+        return self.weights[rows] * self.hot[rows]
 
 
 @dataclass(frozen=True)
@@ -128,9 +145,61 @@ def fit_mlp(
     Returns:
         Fits in the order of `hypers`; their facts have "epochs", how long the predictor was trained.
     """
+    hot = np.zeros((len(labels), classes), dtype=bool)
+    hot[np.arange(len(labels)), labels] = True
     standard = standardisation(features, weights)
-    table = _table(standard, features, labels, weights, classes)
-    everything = np.arange(len(features))
+    table = _table(standard, features, hot, weights[:, None], (classes,))
+    return _fit(table, standard, hypers, folds, epochs, advance)
+
+
+def fit_shared(
+    features: np.ndarray,
+    answers: Answers,
+    weights: np.ndarray,
+    *,
+    hypers: Sequence[Mlp],
+    folds: Folds,
+    epochs: int = 100,
+    advance: Callable[[int], None] | None = None,
+) -> list[list[Fit]]:
+    """Train one network for each hyper-parameter set that answers every target, likewise.
+
+    Args:
+        features: (N, D) any float type.
+        answers: (N, T), of which some may be unknown; a row of which nothing is known is left out.
+        weights: (N, T) of the answers, as `label_weights` gives them.
+        hypers, folds, epochs, advance: as `fit_mlp`.
+
+    Returns:
+        For each hyper T fits. The predictor of each is the shared layers with that target's outputs; its `inner`,
+        (N, C_t), speaks of rows whose answer is unknown, too.
+    """
+    weights = np.where(answers.known, weights, 0.0)
+    standard = standardisation(features, weights.sum(axis=1))
+    spread = np.repeat(weights, answers.sizes, axis=1)  # (N, C)
+    table = _table(standard, features, answers.hot, spread, answers.sizes)
+    fits = _fit(table, standard, hypers, folds, epochs, advance)
+    return [[_about(fit, block) for block in answers.blocks] for fit in fits]
+
+
+def _about(fit: Fit, block: slice) -> Fit:
+    """Leave what a network says of one target."""
+    assert isinstance(fit.predictor, Layers)  # noqa: S101
+    inner = None if fit.inner is None else fit.inner[:, block]
+    return replace(fit, predictor=fit.predictor.only(block), inner=inner)
+
+
+def _fit(
+    table: _Table,
+    standard: Standardisation,
+    hypers: Sequence[Mlp],
+    folds: Folds,
+    epochs: int,
+    advance: Callable[[int], None] | None,
+) -> list[Fit]:
+    """Train without each fold until it says most of it, then on all rows for as long as that took."""
+    everything = np.arange(len(table.rows))
+    weighed = np.flatnonzero(table.per_answer(torch.from_numpy(everything)).sum(dim=1).numpy() > 0)
     jobs = [
         job
         for fold, (rows, held) in enumerate(folds)
@@ -139,7 +208,7 @@ def fit_mlp(
     states = _run(table, jobs, advance)
     best = [[states[fold, number] for fold in range(len(folds))] for number in range(len(hypers))]
     lengths = [_length([state.epoch for state in each], epochs) for each in best]
-    jobs = _jobs(table, hypers, lengths, everything, everything[weights > 0][:CHECKED], None)
+    jobs = _jobs(table, hypers, lengths, everything, weighed[:CHECKED], None)
     kept = _run(table, jobs, advance)
     fits = []
     for number, (each, length) in enumerate(zip(best, lengths, strict=True)):
@@ -151,11 +220,15 @@ def fit_mlp(
 
 
 def _table(
-    standard: Standardisation, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int
+    standard: Standardisation,
+    features: np.ndarray,
+    hot: np.ndarray,
+    weights: np.ndarray,
+    blocks: tuple[int, ...],
 ) -> _Table:
     rows = torch.from_numpy(standard.apply(features).astype(np.float32))
-    hot = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), classes).float()
-    return _Table(rows, hot, torch.from_numpy(weights.astype(np.float32)))
+    numbers = torch.from_numpy(hot.astype(np.float32)), torch.from_numpy(weights.astype(np.float32))
+    return _Table(rows, *numbers, blocks)
 
 
 def _length(best: Sequence[int], epochs: int) -> int:
@@ -177,7 +250,7 @@ def _jobs(
         key=lambda m: (m.hyper.hidden, m.hyper.seed, m.epochs, m.hyper.dropout, m.hyper.learning_rate)
     )
     numbers = torch.from_numpy(rows)
-    numbers = numbers[table.weights[numbers] > 0]
+    numbers = numbers[table.per_answer(numbers).sum(dim=1) > 0]
     jobs = []
     for (hidden, _), alike in groupby(members, key=lambda member: (member.hyper.hidden, member.hyper.seed)):
         widths = [table.rows.shape[1], *hidden, table.hot.shape[1]]
@@ -226,7 +299,7 @@ def _prepare(threads: int) -> None:
 def _train(table: _Table, job: _Job) -> dict[tuple[int | None, int], _State]:
     """Train a stack; networks that are done leave it."""
     hypers = [member.hyper for member in job.members]
-    stack = Stack(table.rows.shape[1], table.hot.shape[1], hypers)
+    stack = Stack(table.rows.shape[1], table.blocks, hypers)
     order = torch.Generator().manual_seed(3 * hypers[0].seed)
     share = table.weights / table.weights[job.rows].mean()
     said, _ = _judge(stack, table, job.judged)
@@ -253,8 +326,9 @@ def _learn(stack: Stack, table: _Table, share: Tensor, order: Tensor) -> None:
     """Go through the rows once, in this order."""
     for start in range(0, len(order), BATCH):
         some = order[start : start + BATCH]
-        weights = share.index_select(0, some).div_(len(some))
-        stack.learn(table.rows.index_select(0, some), table.hot.index_select(0, some), weights)
+        hot, weights = table.hot.index_select(0, some), share.index_select(0, some)
+        known = len(some) if len(table.blocks) == 1 else (weights * hot).sum()
+        stack.learn(table.rows.index_select(0, some), hot, weights.div_(known))
 
 
 def _goes_on(job: _Job, number: int, best: _State, epoch: int, loss: float) -> bool:
@@ -266,10 +340,12 @@ def _goes_on(job: _Job, number: int, best: _State, epoch: int, loss: float) -> b
 def _judge(stack: Stack, table: _Table, judged: Tensor) -> tuple[Tensor, list[float]]:
     """What the networks say of some rows, (G, C, R) float64 log probabilities, and their log losses."""
     blocks = [table.rows[judged[start : start + BLOCK]] for start in range(0, len(judged), BLOCK)]
-    said = torch.cat([stack.logits(rows).double().log_softmax(dim=1) for rows in blocks], dim=2)
-    weights = table.weights[judged].double()
+    said = torch.cat(
+        [within(table.blocks, stack.logits(rows).double(), Tensor.log_softmax) for rows in blocks], dim=2
+    )
+    weights = table.per_answer(judged).double()  # (R, C)
     share = weights / weights.sum().clamp_min(1e-30)
-    losses: list[float] = torch.einsum("gcr,rc,r->g", said, table.hot[judged].double(), share).neg().tolist()
+    losses: list[float] = torch.einsum("gcr,rc->g", said, share).neg().tolist()
     return said, losses
 
 

@@ -120,6 +120,15 @@ class Layers:
             biases=(*biases[:-1], (biases[-1] / temperature).astype(np.float32)),
         )
 
+    def only(self, classes: slice) -> Self:
+        """The network with some of its outputs."""
+        weights, biases = self.weights, self.biases
+        return replace(
+            self,
+            weights=(*weights[:-1], weights[-1][classes]),
+            biases=(*biases[:-1], biases[-1][classes]),
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """weight_0, bias_0, weight_1, ..."""
         named = {f"weight_{n}": weight for n, weight in enumerate(self.weights)}

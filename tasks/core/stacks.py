@@ -5,10 +5,13 @@ the weights of all networks at once: (G * H, D) by (D, B), and likewise (G * H, 
 gradient. Each network keeps its own learning rate, decay and dropout. There is no tape: the gradients of
 full layers are a few lines, and none is wanted for the rows.
 
-Letters: G networks, D features, H hidden units, C classes, B rows of a batch.
+A network may answer several targets at once: their classes stand side by side, a block for each, and a softmax is
+taken within each block.
+
+Letters: G networks, D features, H hidden units, C classes (of all targets), B rows of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -27,7 +30,7 @@ class Stack:
 
     Args:
         features: D.
-        classes: C.
+        blocks: how many classes each target has; C in all.
         hypers: G; they must agree in `hidden` and `seed`.
 
     Attributes:
@@ -35,13 +38,13 @@ class Stack:
         biases: (G, H1, 1), ..., (G, C, 1) float32.
     """
 
-    def __init__(self, features: int, classes: int, hypers: Sequence[Mlp]) -> None:
+    def __init__(self, features: int, blocks: Sequence[int], hypers: Sequence[Mlp]) -> None:
         first = torch.Generator().manual_seed(3 * hypers[0].seed + 1)
         self.noise = torch.Generator().manual_seed(3 * hypers[0].seed + 2)
-        self.hypers = list(hypers)
+        self.hypers, self.blocks = list(hypers), list(blocks)
         self.weights: list[Tensor] = []
         self.biases: list[Tensor] = []
-        for inputs, outputs in pairwise((features, *hypers[0].hidden, classes)):
+        for inputs, outputs in pairwise((features, *hypers[0].hidden, sum(blocks))):
             for numbers, shape in (self.weights, (outputs, inputs)), (self.biases, (outputs, 1)):
                 drawn = (2 * torch.rand(shape, generator=first) - 1) / inputs**0.5  # as torch.nn.Linear
                 numbers.append(drawn.repeat(len(hypers), 1, 1))
@@ -55,16 +58,16 @@ class Stack:
         return self._forward(rows, [])[-1]
 
     def learn(self, rows: Tensor, hot: Tensor, share: Tensor) -> None:
-        """Take one step down the gradient of sum_i share_i * -log softmax(logits_i)[y_i].
+        """Take one step down the gradient of the sum over answers of share * -log softmax(logits)[answer].
 
         Args:
             rows: (B, D).
-            hot: (B, C) one-hot labels.
-            share: (B,) what each row weighs.
+            hot: (B, C) one-hot labels, of each target.
+            share: (B, C) what the answer to each class's target weighs, nought if unknown; (B, 1) for one target.
         """
         masks = self._masks(len(rows))
         outputs = self._forward(rows, masks)
-        slope = outputs[-1].softmax(dim=1).sub_(hot.T).mul_(share)  # (G, C, B)
+        slope = within(self.blocks, outputs[-1], Tensor.softmax).sub_(hot.T).mul_(share.T)  # (G, C, B)
         self.adam.step(self.gradients(rows, outputs, masks, slope))
 
     def gradients(
@@ -117,6 +120,15 @@ class Stack:
             drawn = 1 - torch.rand(width, rows, generator=self.noise)  # above 0, so that dropout 0 keeps all
             masks.append((drawn - dropout).sign_().relu_().div_(1 - dropout))
         return masks
+
+
+def within(blocks: Sequence[int], logits: Tensor, taken: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Take a softmax, or its logarithm, within each target's block of classes; (G, C, B)."""
+    if len(blocks) == 1:
+        return taken(logits, 1)
+    if len(set(blocks)) == 1:
+        return taken(logits.unflatten(1, (len(blocks), -1)), 2).flatten(1, 2)
+    return torch.cat([taken(block, 1) for block in logits.split(list(blocks), 1)], 1)
 
 
 class _AdamW:

@@ -80,7 +80,10 @@ def extract(root: Path, folder: Path, log: Path, pipe: Connection | None = None,
 def await_company(log: Path, company: int) -> None:
     """Wait until so many logs beside this one say something, for twenty seconds at most."""
     deadline = time.monotonic() + 20
-    while sum(bool(each.stat().st_size) for each in log.parent.glob("*.log")) < company and time.monotonic() < deadline:
+    while (
+        sum(bool(each.stat().st_size) for each in log.parent.glob("*.log")) < company
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.002)
 
 

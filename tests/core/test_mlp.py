@@ -8,10 +8,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from tasks.core import mlp
+from tasks.core.answers import UNKNOWN, Answers, label_weights
 from tasks.core.coordinates import standardisation
 from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Mlp
-from tasks.core.mlp import EPOCHS, PATIENCE, fit_mlp
+from tasks.core.mlp import EPOCHS, PATIENCE, fit_mlp, fit_shared
 from tasks.core.predictors import log_softmax
 from tasks.core.stacks import Stack
 
@@ -77,7 +78,7 @@ def test_gradients_are_those_of_autograd(hidden: tuple[int, ...], dropout: float
     draw = torch.Generator().manual_seed(3)
     rows, share = torch.randn(11, 6, generator=draw), torch.rand(11, generator=draw)
     hot = torch.nn.functional.one_hot(torch.randint(4, (11,), generator=draw), 4).float()
-    stack = Stack(6, 4, [Mlp(hidden, dropout=dropout), Mlp(hidden, dropout=dropout / 2)])
+    stack = Stack(6, [4], [Mlp(hidden, dropout=dropout), Mlp(hidden, dropout=dropout / 2)])
     for numbers in (*stack.weights, *stack.biases):
         numbers.add_(0.3 * torch.randn(numbers.shape, generator=draw))  # the networks now differ
     masks = stack._masks(11)
@@ -101,7 +102,7 @@ def test_gradients_are_those_of_autograd(hidden: tuple[int, ...], dropout: float
 def test_a_network_in_a_stack_learns_what_torch_teaches_it_alone(hidden: tuple[int, ...]) -> None:
     draw = torch.Generator().manual_seed(3)
     hypers = [Mlp(hidden, 1e-2, 0.1), Mlp(hidden, 1e-3, 0.0), Mlp(hidden, 3e-2, 0.5)]
-    stack = Stack(6, 4, hypers)
+    stack = Stack(6, [4], hypers)
     networks = [plain(stack, number) for number in range(3)]
     optimisers = [
         torch.optim.AdamW(network.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay)
@@ -109,7 +110,7 @@ def test_a_network_in_a_stack_learns_what_torch_teaches_it_alone(hidden: tuple[i
     ]
     for _ in range(20):
         rows, labels = torch.randn(11, 6, generator=draw), torch.randint(4, (11,), generator=draw)
-        stack.learn(rows, torch.nn.functional.one_hot(labels, 4).float(), torch.full((11,), 1 / 11))
+        stack.learn(rows, torch.nn.functional.one_hot(labels, 4).float(), torch.full((11, 1), 1 / 11))
         for network, optimiser in zip(networks, optimisers, strict=True):
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(network(rows), labels).backward()
@@ -120,7 +121,7 @@ def test_a_network_in_a_stack_learns_what_torch_teaches_it_alone(hidden: tuple[i
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
-    masks = Stack(3, 2, [Mlp((400,), dropout=0.0), Mlp((400,), dropout=0.25)])._masks(100)
+    masks = Stack(3, [2], [Mlp((400,), dropout=0.0), Mlp((400,), dropout=0.25)])._masks(100)
     assert torch.equal(masks[0][0], torch.ones(400, 100))
     assert (masks[0][1] == 0).float().mean() == pytest.approx(0.25, abs=0.01)
     assert masks[0][1].mean() == pytest.approx(1, abs=0.02)
@@ -333,3 +334,98 @@ def test_progress_counts_every_network_and_threads_are_given_back() -> None:
     )
     assert sum(told) == 3 * (3 + 1)
     assert torch.get_num_threads() == before
+
+
+# Several targets at once
+
+
+def questions(rows: int, seed: int = 0, unknown: float = 0.4) -> tuple[np.ndarray, Answers]:
+    """Rows and three answers, of two, two and three classes, some unknown."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(rows, 6))
+    labels = np.column_stack(
+        [
+            features[:, 0] + features[:, 1] > 0,
+            features[:, 0] - features[:, 2] > 0.3,
+            np.digitize(features[:, 3], [-0.5, 0.5]),
+        ]
+    ).astype(np.int64)
+    labels[random.random(labels.shape) < unknown] = UNKNOWN
+    return features, Answers(("a", "b", "c"), (("0", "1"), ("0", "1"), ("l", "m", "r")), labels)
+
+
+def test_a_shared_network_learns_what_torch_teaches_it_by_a_loss_over_the_known_answers() -> None:
+    draw = torch.Generator().manual_seed(3)
+    stack = Stack(6, [2, 3], [Mlp((7,), 1e-2, 0.1)])
+    network = plain(stack, 0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.1)
+    for _ in range(20):
+        rows = torch.randn(11, 6, generator=draw)
+        labels = torch.stack([torch.randint(-1, n, (11,), generator=draw) for n in (2, 3)], 1)
+        known = labels >= 0
+        each = torch.rand(11, 2, generator=draw) * known
+        each /= each.sum()
+        hot = torch.cat(
+            [torch.nn.functional.one_hot(labels[:, t] + 1, n + 1)[:, 1:] for t, n in enumerate((2, 3))], 1
+        )
+        stack.learn(rows, hot.float(), torch.repeat_interleave(each, torch.tensor([2, 3]), dim=1))
+        optimiser.zero_grad()
+        said = network(rows).split([2, 3], dim=1)
+        losses = [
+            torch.nn.functional.cross_entropy(said[t][known[:, t]], labels[known[:, t], t], reduction="none")
+            @ each[known[:, t], t]
+            for t in (0, 1)
+        ]
+        sum(losses).backward()
+        optimiser.step()
+    rows = torch.randn(11, 6, generator=draw)
+    torch.testing.assert_close(stack.logits(rows)[0].T, network(rows).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_what_stands_in_place_of_an_unknown_answer_does_not_matter() -> None:
+    features, answers = questions(120)
+    folds = [(np.arange(60), np.arange(60, 120)), (np.arange(60, 120), np.arange(60))]
+    weights = label_weights(answers, np.ones(120))
+    noise = np.where(answers.known, weights, 123.0)  # weights of unknown answers are not looked at either
+    first, second = (
+        fit_shared(features, answers, each, hypers=[Mlp((8,))], folds=folds, epochs=5)[0]
+        for each in (weights, noise)
+    )
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.inner, other.inner)
+        np.testing.assert_array_equal(one.predictor.log_proba(features), other.predictor.log_proba(features))
+
+
+def test_each_target_gets_a_head_of_its_own_classes_on_the_shared_layer() -> None:
+    features, answers = questions(200)
+    [fits] = fit_shared(features, answers, label_weights(answers, np.ones(200)), hypers=[QUICK], folds=[])
+    assert [fit.predictor.log_proba(features).shape for fit in fits] == [(200, 2), (200, 2), (200, 3)]
+    shared = [fit.predictor.weights[0] for fit in fits]
+    assert all((each == shared[0]).all() for each in shared)
+    for target, fit in enumerate(fits):
+        known = answers.known[:, target]
+        right = fit.predictor.log_proba(features).argmax(1) == answers.labels[:, target]
+        assert right[known].mean() > 0.85
+        np.testing.assert_allclose(np.exp(fit.predictor.log_proba(features)).sum(axis=1), 1)
+
+
+def test_rows_of_which_nothing_is_known_are_not_learnt_from() -> None:
+    features, answers = questions(100, unknown=0.0)
+    blank = np.full((40, 3), UNKNOWN)
+    more = Answers(answers.targets, answers.classes, np.concatenate([answers.labels, blank]))
+    noise = np.random.default_rng(5).normal(size=(40, 6)) * 50
+    alone = fit_shared(
+        features, answers, label_weights(answers, np.ones(100)), hypers=[Mlp((8,))], folds=[], epochs=5
+    )
+    among = fit_shared(
+        np.concatenate([features, noise]),
+        more,
+        label_weights(more, np.ones(140)),
+        hypers=[Mlp((8,))],
+        folds=[],
+        epochs=5,
+    )
+    for one, other in zip(alone[0], among[0], strict=True):
+        np.testing.assert_allclose(
+            one.predictor.log_proba(features), other.predictor.log_proba(features), atol=1e-4
+        )
