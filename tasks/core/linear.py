@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.core.answers import Answers
 from tasks.core.coordinates import InMemory, Source, coordinates
 from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Softmax
@@ -145,27 +146,88 @@ def train_softmax(
         A fit for each of `hypers`, in order, with the facts "gradient_norm" and "objective". Folds are
         fitted to `ROUGH`, all rows to `TOLERANCE`.
     """
-    source, ways = _source(features), list(dict.fromkeys(hyper.class_weight for hyper in hypers))
+    ways = list(dict.fromkeys(hyper.class_weight for hyper in hypers))
     parts = [np.arange(len(labels)), *(train for train, _ in folds)]  # all rows, then all but each fold
     lanes = _softmax_lanes(
         labels, classes, [_within(weights, labels, part, way) for way in ways for part in parts]
     )
-    path = Path(coordinates(source, weights), lanes)
     whole = [(ways.index(hyper.class_weight) * len(parts), float(hyper.strength)) for hyper in hypers]
-    inner = {problem: np.empty((len(labels), classes), dtype=np.float32) for problem in whole}
+    return _train(_source(features), weights, lanes, whole, folds, classes, advance)
+
+
+def train_answers(
+    features: np.ndarray | Source,
+    answers: Answers,
+    weights: np.ndarray,
+    *,
+    hypers: Sequence[Softmax],
+    folds: Folds,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[list[Fit]]:
+    """Train a head for each target of two classes and each setting, all of them in one go.
+
+    Each is what `train_softmax` makes of the rows whose answer is known, but for the standardisation, which all rows
+    with weight share. Linear heads of different targets share no number, so that training them by the sum of their
+    losses would give the same.
+
+    Args:
+        features: (N, D) any float type, or a source of such rows.
+        answers: (N, T) to questions of two classes.
+        weights: (N,) sample weights, at least zero.
+        hypers: H strengths and class weights, all different.
+        folds: (training rows, held-out rows), each row held out once; may be empty. Outside of each, and in all,
+            every target has a known row of weight.
+        advance: is told how many of the T * H heads are done.
+
+    Returns:
+        T lists of H fits. Their `inner`, (N, 2), speaks of rows whose answer is unknown, too.
+    """
+    ways = list(dict.fromkeys(hyper.class_weight for hyper in hypers))
+    parts = [np.arange(len(answers)), *(train for train, _ in folds)]
+    shares, asked = [], []
+    for target in range(len(answers.targets)):
+        known = np.flatnonzero(answers.known[:, target])
+        labels = answers.labels[:, target]
+        for way in ways:
+            shares += [_within(weights, labels, np.intersect1d(part, known), way) for part in parts]
+            asked += [target] * len(parts)
+    truth = torch.from_numpy(answers.labels == 1).float().T.contiguous()
+    lanes = Lanes(SigmoidLoss(truth, torch.tensor(asked)), _shares(shares), penalty=0.5)
+    whole = [
+        ((target * len(ways) + ways.index(hyper.class_weight)) * len(parts), float(hyper.strength))
+        for target in range(len(answers.targets))
+        for hyper in hypers
+    ]
+    fits = _train(_source(features), weights, lanes, whole, folds, 2, advance)
+    return [fits[first : first + len(hypers)] for first in range(0, len(fits), len(hypers))]
+
+
+def _train(
+    source: Source,
+    weights: np.ndarray,
+    lanes: Lanes,
+    whole: Sequence[Problem],
+    folds: Folds,
+    classes: int,
+    advance: Callable[[int], None],
+) -> list[Fit]:
+    """Solve problems on all rows, and on all but each fold: the lanes that follow a problem's own."""
+    path, rows_in_all = Path(coordinates(source, weights), lanes), len(weights)
+    parts = 1 + len(folds)
+    inner = {problem: np.empty((rows_in_all, classes), dtype=np.float32) for problem in whole}
     found: dict[Problem, Found] = {}
     inner_converged, done = dict.fromkeys(whole, True), 0
-    wanted = dict.fromkeys(((lane + part, s) for lane, s in whole for part in range(len(parts))), ROUGH)
+    wanted = dict.fromkeys(((lane + part, s) for lane, s in whole for part in range(parts)), ROUGH)
     for solved in path.walk(wanted | dict.fromkeys(whole, TOLERANCE)):
-        found |= {(each.lane, each.strength): each for each in solved if not each.lane % len(parts)}
+        found |= {(each.lane, each.strength): each for each in solved if not each.lane % parts}
         for part, (_, held_out) in enumerate(folds, start=1):
-            unseen, rows = [each for each in solved if each.lane % len(parts) == part], np.sort(held_out)
+            unseen, rows = [each for each in solved if each.lane % parts == part], np.sort(held_out)
             for each, scores in zip(unseen, path.say(unseen, rows), strict=True):
                 problem = each.lane - part, each.strength
                 inner[problem][rows] = log_softmax(_each_class(scores))
                 inner_converged[problem] &= each.done
         done += len(solved)
-        advance(done // len(parts))
+        advance(done // parts)
     heads = _certified(source, path, [found[problem] for problem in whole], TOLERANCE)
     return [
         Fit(
