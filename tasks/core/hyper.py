@@ -67,6 +67,20 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class Shared(Mlp):
+    """A small network whose hidden layers all targets share (`tasks.core.joint`).
+
+    Attributes:
+        weigh: how targets weigh in the loss: "equal", or "known", by how much is known of each.
+        factors: what a target's weight is multiplied with, by its name; 1 for the others.
+    """
+
+    weigh: str = "equal"
+    factors: tuple[tuple[str, float], ...] = ()
+    kind: ClassVar[str] = "shared"
+
+
+@dataclass(frozen=True)
 class Network:
     """Layers of the backbone trained together with a new classifier (`tasks.core.search`).
 

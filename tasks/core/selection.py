@@ -61,6 +61,7 @@ def train_heads(
     *,
     classes: int,
     seed: int,
+    folds: Folds | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[Trained]:
     """Train a head for each setting; those of one kind are trained together.
@@ -70,13 +71,17 @@ def train_heads(
         hypers: H heads and their hyper-parameters, all different.
         classes: C.
         seed: shuffles the folds.
+        folds: of the N samples, where they are given.
         advance: is told how many of the hypers are done.
 
     Returns:
         H heads in the order of `hypers`.
     """
     labels, weights = np.tile(rows.labels, rows.views), np.tile(rows.weights, rows.views) / rows.views
-    folds = inner_folds(labels, np.tile(rows.groups, rows.views), seed=seed)
+    if folds is None:
+        folds = inner_folds(labels, np.tile(rows.groups, rows.views), seed=seed)
+    else:
+        folds = in_views(folds, len(rows.labels), rows.views)
     if not all(weights[train].any() for train, _ in folds):
         folds = []  # one fold holds all weight; without it there is nothing to learn from
     trained: dict[Hyper, Trained] = {}
@@ -85,7 +90,7 @@ def train_heads(
         before = len(trained)
         fits = _fit(rows.features, labels, weights, classes, alike, folds, lambda n: advance(before + n))  # noqa: B023
         for hyper, fit in zip(alike, fits, strict=True):
-            trained[hyper] = _calibrated(fit, rows, labels, weights)
+            trained[hyper] = calibrated(fit, rows)
         advance(len(trained))
     return [trained[hyper] for hyper in hypers]
 
@@ -135,8 +140,20 @@ def _read(source: Source) -> np.ndarray:
     return np.concatenate([block for _, block in source.blocks()])
 
 
-def _calibrated(fit: Fit, rows: Rows, labels: np.ndarray, weights: np.ndarray) -> Trained:
-    """Scale a head's temperature by what the folds say, and score it on them."""
+def in_views(folds: Folds, samples: int, views: int) -> Folds:
+    """Spell folds of N samples as folds of V * N rows, all samples of the first view, then of the next."""
+    starts = samples * np.arange(views)[:, None]
+    return [((starts + learnt).ravel(), (starts + held).ravel()) for learnt, held in folds]
+
+
+def calibrated(fit: Fit, rows: Rows) -> Trained:
+    """Scale a head's temperature by what the folds say, and score it on them.
+
+    Args:
+        fit: a head, and (V * N, C) what fits that did not see a row's fold say of it.
+        rows: what it was trained on.
+    """
+    labels, weights = np.tile(rows.labels, rows.views), np.tile(rows.weights, rows.views) / rows.views
     facts: dict[str, Fact] = {"converged": fit.converged, **fit.facts}
     if fit.inner is None:
         blank = dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))

@@ -127,8 +127,9 @@ def within(blocks: Sequence[int], logits: Tensor, taken: Callable[[Tensor, int],
     if len(blocks) == 1:
         return taken(logits, 1)
     if len(set(blocks)) == 1:
-        return taken(logits.unflatten(1, (len(blocks), -1)), 2).flatten(1, 2)
-    return torch.cat([taken(block, 1) for block in logits.split(list(blocks), 1)], 1)
+        apart = logits.view(len(logits), len(blocks), blocks[0], -1)
+        return taken(apart, 2).view_as(logits)
+    return torch.cat([taken(block, 1) for block in torch.split(logits, list(blocks), dim=1)], 1)
 
 
 class _AdamW:
