@@ -18,6 +18,7 @@ from tasks.core.digest import Stamp, StatCache, digest_bytes, digest_value
 from tasks.core.errors import RequestError, check_reachable, may_pass
 from tasks.core.media import MediaError, decode
 from tasks.core.tables import readable, told
+from tasks.core.targets import ANSWER, Target, answer_column, check_asked, targets_of
 
 UNKNOWN = ("", "?")
 """What a manifest writes where a label is not known."""
@@ -119,18 +120,21 @@ class Columns:
     """Which columns of a manifest mean what.
 
     Attributes:
-        target: the label.
+        target: the label; "" where there are several targets.
         weight: the sample weight, or None when all count the same.
         others: further columns that the splits use.
+        targets: the columns of several targets.
     """
 
     target: str
     weight: str | None = None
     others: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def names(self) -> list[str]:
         """List the columns that a manifest must have besides `path`."""
-        return [name for name in (self.target, self.weight, *self.others) if name]
+        asked = (target.name for target in self.targets)
+        return list(dict.fromkeys(name for name in (self.target, *asked, self.weight, *self.others) if name))
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,9 @@ def assemble(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Sort a manifest's rows into usable samples, one for each digest, and those to quarantine.
 
-    The same bytes under several names are one sample. Copies that contradict each other in the
-    label are all set aside, since nobody can say which of them is right.
+    The same bytes under several names are one sample. Copies that contradict each other in a
+    label are all set aside, since nobody can say which of them is right; what one of them leaves unknown,
+    another may tell.
 
     Args:
         frame: (N) rows of a manifest, as text.
@@ -166,23 +171,22 @@ def assemble(
 
     Returns:
         The samples, in the order of their digests, with columns `digest`, `path`, `label` (text, ""
-        when unknown), `weight` (float) and the others, as `told` names them; and the quarantine list,
-        with columns `path` and `reason`.
+        when unknown; or one for each target, as `answer_column` names it), `weight` (float) and the others, as
+        `told` names them; and the quarantine list, with columns `path` and `reason`.
     """
     weights = (
         [_weight(text) for text in frame[columns.weight].tolist()] if columns.weight else [1.0] * len(frame)
     )
+    labels, wrong = _labels(frame, columns)
     table = pd.DataFrame(
         {
             "digest": [item.digest for item in examined],
             "path": list(places),
-            "label": [
-                "" if text.strip() in UNKNOWN else text.strip() for text in frame[columns.target].tolist()
-            ],
+            **labels,
             "weight": weights,
             **{told(name): frame[name].to_numpy() for name in columns.others},
             "written": frame["path"].to_numpy(),
-            "reason": [item.problem for item in examined],
+            "reason": [item.problem or problem for item, problem in zip(examined, wrong, strict=True)],
         }
     )
     table.loc[(table.reason == "") & table.weight.isna(), "reason"] = (
@@ -190,15 +194,45 @@ def assemble(
     )
     sound = table.reason == ""
     copied = sound & table.digest.duplicated(keep=False)  # few, so that only they are sorted and counted
-    labels = table[copied & (table.label != "")].groupby("digest").label.nunique()
-    torn = copied & table.digest.isin(labels.index[labels > 1])
-    table.loc[torn, "reason"] = "the same picture stands in the table with another label"
-    table["unknown"] = table.label == ""  # of copies, one that has a label is taken
-    copies = table[copied & ~torn].sort_values(["digest", "unknown", "path"]).drop_duplicates("digest")
+    torn = pd.Series(data=False, index=table.index)
+    for name in labels:
+        known = table[copied & (table[name] != "")].groupby("digest")[name].nunique()
+        contradicted = copied & table.digest.isin(known.index[known > 1])
+        of = "another label" if name == "label" else f"another answer to {name.removeprefix(ANSWER)}"
+        table.loc[contradicted & ~torn, "reason"] = f"the same picture stands in the table with {of}"
+        torn |= contradicted
+    copies = _merged(table[copied & ~torn], list(labels))
     good = pd.concat([table[sound & ~copied], copies]).sort_values("digest")
     bad = table[table.reason != ""]
     quarantine = pd.DataFrame({"path": bad.written, "reason": bad.reason}).reset_index(drop=True)
-    return good.drop(columns=["written", "reason", "unknown"]).reset_index(drop=True), quarantine
+    return good.drop(columns=["written", "reason"]).reset_index(drop=True), quarantine
+
+
+def _labels(frame: pd.DataFrame, columns: Columns) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of labels, "" where unknown, and what is wrong with each row's, or ""."""
+    if not columns.targets:
+        texts = [text.strip() for text in frame[columns.target].tolist()]
+        return {"label": ["" if text in UNKNOWN else text for text in texts]}, [""] * len(frame)
+    labels, wrong = {}, [""] * len(frame)
+    for target in columns.targets:
+        read = [target.read(text) for text in frame[target.name].tolist()]
+        labels[answer_column(target.name)] = [answer or "" for answer in read]
+        for row in (row for row, answer in enumerate(read) if answer is None and not wrong[row]):
+            wrong[row] = (
+                f"{target.name}: {readable(frame[target.name].iloc[row])!r} is none of 0, 1 and ? (unknown)"
+            )
+    return labels, wrong
+
+
+def _merged(copies: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Make one row of the copies of each sample: that which knows most, and what the others know besides."""
+    unknown = (copies[labels] == "").sum(axis=1)
+    first = (
+        copies.assign(unknown=unknown).sort_values(["digest", "unknown", "path"]).drop_duplicates("digest")
+    )
+    known = copies.groupby("digest")[list(labels)].max()  # one answer at most, and "" before any
+    first[list(labels)] = known.loc[first.digest].to_numpy()
+    return first.drop(columns="unknown")
 
 
 def table_identity(table: pd.DataFrame) -> str:
@@ -216,7 +250,8 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
         most_bad: share of quarantined rows that is let pass.
 
     Raises:
-        RequestError: if more are bad, or a class has fewer than two samples, or there is one class only.
+        RequestError: if more are bad, or a class has fewer than two samples, or there is one class only; of several
+            targets, if none has two answers.
     """
     if len(quarantine) / rows > most_bad:
         first = quarantine.iloc[0]
@@ -224,6 +259,9 @@ def check_enough(table: pd.DataFrame, quarantine: pd.DataFrame, rows: int, *, mo
             f"{len(quarantine)} of {rows} samples cannot be used, more than max_bad = {most_bad:g} allows "
             f"(first: {readable(first.path)}: {first.reason}); see quarantine.csv, mend the files or raise data.max_bad"
         )
+    if targets_of(table):
+        check_asked(table)
+        return
     classes = Counter(table.label[(table.label != "") & (table.weight > 0)])
     if len(classes) < 2:
         raise RequestError(

@@ -1,0 +1,87 @@
+"""Targets of a study that asks several questions: how each is written in a manifest, and who knows what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.core.answers import YES_NO, Answers
+from tasks.core.errors import RequestError
+from tasks.core.tables import readable
+
+ANSWER = "answer."
+"""How the columns of answers begin in a table of samples."""
+BLANK = ("", "?")
+NUMBERS = {"0": "0", "1": "1", "0.0": "0", "1.0": "1"}
+"""A yes or no as people write it, and as tables do that also hold what is no number."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column to predict, among others.
+
+    Attributes:
+        name: the column.
+        kind: "yes/no", whose answers are 0 and 1; or "classes", any text.
+        weight: what its weight in a joint loss is multiplied with.
+    """
+
+    name: str
+    kind: str = "yes/no"
+    weight: float = 1.0
+
+    def read(self, text: str) -> str | None:
+        """Read an answer: "" where it is unknown (blank, `?`; NaN for a yes or no), None where it is none."""
+        text = text.strip()
+        if text in BLANK:
+            return ""
+        if self.kind == "classes":
+            return text
+        return "" if text.lower() == "nan" else NUMBERS.get(text)
+
+
+def answer_column(target: str) -> str:
+    """Name a target's column in a table of samples."""
+    return f"{ANSWER}{target}"
+
+
+def targets_of(table: pd.DataFrame) -> list[str]:
+    """List the targets whose answers a table of samples has."""
+    return [name.removeprefix(ANSWER) for name in map(str, table.columns) if name.startswith(ANSWER)]
+
+
+def answers_of(table: pd.DataFrame, targets: Sequence[str] = ()) -> Answers:
+    """Read the answers of a table of samples, to some or all of its targets."""
+    names = targets or targets_of(table)
+    return Answers.of({name: table[answer_column(name)].tolist() for name in names})
+
+
+def answered(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave the samples of which something is known; the others are neither trained on nor tested."""
+    columns = [answer_column(name) for name in targets_of(table)]
+    return table[(table[columns] != "").any(axis=1)].reset_index(drop=True)
+
+
+def about(table: pd.DataFrame, target: str) -> pd.DataFrame:
+    """Make a table of one target's answers as labels, "" where unknown, in the place of all answers."""
+    columns = [answer_column(name) for name in targets_of(table)]
+    labels = table[answer_column(target)]
+    left = table.drop(columns=columns)
+    left.insert(2, "label", labels)
+    return left
+
+
+def check_asked(table: pd.DataFrame) -> None:
+    """Refuse a table in which no target has two answers to tell apart.
+
+    Raises:
+        RequestError: that tells what is known of the first target.
+    """
+    answers = answers_of(table[table.weight > 0])
+    if not any(len(known) > 1 for known in answers.classes):
+        first, known = answers.targets[0], answers.classes[0]
+        found = ", ".join(map(readable, known)) or "nothing"
+        raise RequestError(
+            f"no target has two answers among the usable samples (of {first!r} is known: {found}); "
+            f"at least one needs two, such as {YES_NO[0]} and {YES_NO[1]}"
+        )
