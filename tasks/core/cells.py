@@ -202,7 +202,7 @@ def _check_weights(source: Source, part: Part) -> None:
         )
 
 
-def _check_fit(held: "np.ndarray | Stored", hypers: Iterable[Hyper]) -> None:
+def check_fit(held: "np.ndarray | Stored", hypers: Iterable[Hyper]) -> None:
     """Refuse heads that need their features in memory where there is no room; softmax streams them."""
     others = {hyper.kind for hyper in hypers} - {Softmax.kind}
     if others and not isinstance(held, np.ndarray):
@@ -220,7 +220,7 @@ def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, place: Pa
 
     seen, views = part.training, len(source.inputs.views)
     rows = source.features(seen)
-    _check_fit(rows, hypers.values())
+    check_fit(rows, hypers.values())
     trained = train_heads(
         Rows(rows, source.labels[seen], source.weights[seen], part.groups[seen], views),
         list(hypers.values()),
@@ -229,7 +229,7 @@ def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, place: Pa
         advance=advance,
     )
     told = said_of([each.predictor for each in trained], source.features(part.test), views)
-    story = _story(source, part)
+    story = {"classes": source.classes} | story_of(source, part)
     files = {
         key: HeadFile(
             predictor=each.predictor,
@@ -273,7 +273,7 @@ def _train_network(
         predictor=found.predictor if _is_whole(part) else found.predictor.without_tensors(),
         log_proba=found.said,
         inner=found.inner,
-        story=_story(source, part) | story,
+        story={"classes": source.classes} | story_of(source, part) | story,
         **_rows(source, part),
     )
     path = save_heads(place, {key: file})
@@ -317,9 +317,9 @@ def _counted(total: int, advance: Advance) -> Advance:
     return add
 
 
-def _story(source: Source, part: Part) -> dict[str, Any]:
+def story_of(source: Source, part: Part) -> dict[str, Any]:
+    """Tell what a head was trained on, and with which libraries."""
     return {
-        "classes": source.classes,
         "sets": source.sets[: max(1, len(source.inputs.taps))],
         "views": len(source.inputs.views),
         "train": int(part.training.sum()),

@@ -87,7 +87,7 @@ def train_separately(
     linear = [hyper for hyper in hypers if isinstance(hyper, Softmax)]
     found: dict[tuple[int, Hyper], Trained] = {}
     pairs = [n for n, size in enumerate(asked.answers.sizes) if size == 2]
-    if linear and len(pairs) > 1:
+    if linear and pairs:
         some = asked.answers.only([asked.answers.targets[n] for n in pairs])
         for target, fits in zip(pairs, _linear(replace(asked, answers=some), linear, advance), strict=True):
             found |= {(target, hyper): each for hyper, each in zip(linear, fits, strict=True)}

@@ -177,24 +177,33 @@ def split_table(table: pd.DataFrame, spec: SplitSpec, seed: int) -> np.ndarray:
         RequestError: if no such split can be made.
     """
     if spec.column is not None:
-        return _written_down(table, spec.column)
+        return _with_each_class(table, spec.column)
     labels = table.label.tolist()
-    strata = _combinations(table, spec.stratify) if spec.stratify else labels
+    strata = combinations(table, spec.stratify) if spec.stratify else labels
     return split_by_group(groups_of(table, spec).tolist(), labels, strata, test=spec.test, seed=seed)
 
 
-def _combinations(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+def combinations(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Name each row's combination of values, so that no two combinations share a name."""
     return [repr(values) for values in zip(*(table[told(name)] for name in columns), strict=True)]
 
 
-def _written_down(table: pd.DataFrame, column: str) -> np.ndarray:
+def written_down(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Read who is tested from a column of "train" and "test"; (N,) bool.
+
+    Raises:
+        RequestError: if the column says anything else.
+    """
     parts = table[told(column)]
     found = sorted(set(parts))
     if not set(found) <= {"train", "test"}:
         listed = ", ".join(map(repr, found[:4]))
         raise RequestError(f"column {column!r} holds {listed}; only 'train' and 'test' are known")
-    test = (parts == "test").to_numpy()
+    return (parts == "test").to_numpy()
+
+
+def _with_each_class(table: pd.DataFrame, column: str) -> np.ndarray:
+    test = written_down(table, column)
     for name, part in (("train", table[~test]), ("test", table[test])):
         absent = sorted(set(table.label) - set(part.label))
         if absent:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.metrics import LOWER_IS_BETTER, ROUNDING, Drawn, intervals, percentiles
+from tasks.core.metrics import LOWER_IS_BETTER, ROUNDING, Drawn, intervals, over_seeds, percentiles
 
 HEAD, SUFFIX, EVERYTHING, SCRATCH = "head", "suffix", "everything", "scratch"
 """Kinds of depth."""
@@ -200,28 +200,6 @@ class Measured:
             return (low, high) if len(apart.groups) > 1 else (math.nan, math.nan)
         alike: float = CHANCE ** (1 / len(apart.groups))
         return low * alike - (1 - alike), high * alike + (1 - alike)
-
-
-def over_seeds(scores: Sequence[Drawn], seed: int = 0) -> Drawn:
-    """Take the mean over split seeds; the draws tell of other test samples and of other training parts.
-
-    Each replicate draws the seeds, too, with replacement, so that what the seeds differ by widens the
-    interval (two-stage bootstrap, Davison and Hinkley 1997, section 3.8). Of one seed alone nothing is known
-    of other training parts, and two or three tell of them enough only where test samples move a score no less.
-    Where one seed's score cannot be had, nor can the mean.
-
-    Args:
-        scores: (S) of the seeds, under the same draws of test samples.
-        seed: same seed, same draws.
-    """
-    draws = np.stack([each.draws for each in scores])  # (S, B)
-    count, replicates = draws.shape
-    random = np.random.default_rng([seed, 1])  # other numbers than those by which groups are drawn
-    times = random.multinomial(count, np.full(count, 1 / count), size=replicates).T  # (S, B)
-    drawn = np.where(times > 0, draws * times, 0.0).sum(axis=0) / count  # (B,); NaN only where it was drawn
-    value = float(np.mean([each.value for each in scores]))
-    groups = np.unique(np.concatenate([each.groups for each in scores]))
-    return Drawn(value, np.full(replicates, math.nan) if math.isnan(value) else drawn, groups)
 
 
 def differences(found: Measured) -> list[Difference]:

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, chisquare, norm
 
-from tasks.core.metrics import METRICS, Drawn, TestPart, draw_groups, draw_scores, intervals, percentiles
+from tasks.core.metrics import (
+    METRICS,
+    Drawn,
+    TestPart,
+    draw_groups,
+    draw_scores,
+    intervals,
+    over_seeds,
+    percentiles,
+)
 from tasks.core.verdict import (
     Cell,
     Depth,
@@ -19,7 +28,6 @@ from tasks.core.verdict import (
     Measured,
     as_rows,
     differences,
-    over_seeds,
     row_of,
     spelled,
 )

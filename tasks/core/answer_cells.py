@@ -1,0 +1,194 @@
+"""Heads for several targets trained on one part of a table, asked about its test rows, and kept.
+
+Every target has a shelf of its own, so that a changed answer to one question trains that question's heads alone, as
+long as it moves no sample to another part or fold. What was trained jointly lies on a shelf that is named by all
+answers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from tasks.core.answers import Answers
+from tasks.core.cells import Filled, Source, check_fit, story_of
+from tasks.core.digest import digest_value
+from tasks.core.errors import RequestError
+from tasks.core.heads import Grid, HeadFile, head_key, save_heads
+from tasks.core.hyper import Hyper, Shared, Softmax, spelled
+from tasks.core.targets import answers_of
+from tasks.core.trials import Part
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is trained on, and what is asked.
+
+    Attributes:
+        source: of answered samples.
+        targets: the questions.
+    """
+
+    source: Source
+    targets: tuple[str, ...]
+
+    @cached_property
+    def answers(self) -> Answers:
+        """(N, T) to the questions."""
+        return answers_of(self.source.table, self.targets)
+
+    def cut(self, part: Part) -> "Cut":
+        """Cut the samples, and their training part into folds in which every answer to any question has its share."""
+        from tasks.core.joint import inner_folds_of
+
+        training = np.flatnonzero(part.training)
+        everything = answers_of(self.source.table).take(training)
+        return Cut(part, inner_folds_of(everything, part.groups[training], seed=part.seed))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part, and the inner folds of its training samples, numbered among these."""
+
+    part: Part
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(N,) the fold that holds each sample out; -1 in the test part, and without folds."""
+        training = np.flatnonzero(self.part.training)
+        numbers = np.full(len(self.part.test), -1)
+        for number, (_, held) in enumerate(self.folds):
+            numbers[training[held]] = number
+        return numbers
+
+
+def shelves(asking: Asking, cut: Cut, *, jointly: bool) -> dict[str, Path]:
+    """Name the folder of each target's heads on a part."""
+    source, part = asking.source, cut.part
+    table = source.table
+    rows = [
+        [digest, weight, int(fold), bool(test)]
+        for digest, weight, fold, test in zip(table.digest, table.weight, cut.numbers, part.test, strict=True)
+    ]
+    shared = digest_value([source.inputs.identity(source.sets), rows, part.seed])
+    own = {
+        name: digest_value([shared, list(asking.answers.classes[t]), asking.answers.labels[:, t].tolist()])
+        for t, name in enumerate(asking.targets)
+    }
+    company = [digest_value([[name, own[name]] for name in asking.targets])] if jointly else []
+    return {name: source.artifacts.heads / digest_value([own[name], *company]) for name in asking.targets}
+
+
+def heads_of(asking: Asking, grids: Iterable[Grid]) -> int:
+    """Count the heads that `fill_answers` tells its `advance` of."""
+    return len(asking.targets) * len({head_key(hyper) for grid in grids for hyper in grid.hypers})
+
+
+def fill_answers(
+    asking: Asking, grids: Sequence[Grid], cut: Cut, advance: Advance = lambda done: None
+) -> dict[str, Filled]:
+    """Train what is not there yet of experiments with the same inputs on one part, for every target.
+
+    Args:
+        asking: what is trained on, and asked.
+        grids: experiments, all of them joint or none.
+        cut: of the source's table.
+        advance: is told how many of the part's heads are done, as `heads_of` counts them.
+
+    Raises:
+        RequestError: if heads need features in memory that do not fit there.
+    """
+    hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
+    jointly = any(isinstance(hyper, Shared) for hyper in hypers.values())
+    places = shelves(asking, cut, jointly=jointly)
+    found = {name: asking.source.found_at(place) for name, place in places.items()}
+    lacking = {name: tuple(key for key in hypers if key not in found[name]) for name in asking.targets}
+    if jointly:  # what one target lacks is trained for all
+        lacks = tuple(key for key in hypers if any(key in keys for keys in lacking.values()))
+        lacking = dict.fromkeys(asking.targets, lacks)
+    done = sum(len(hypers) - len(keys) for keys in lacking.values())
+    for keys in dict.fromkeys(lacking.values()):
+        targets = tuple(name for name in asking.targets if lacking[name] == keys)
+        if keys:
+            some = {key: hypers[key] for key in keys}
+            files = _train(asking, targets, some, cut, places, partial(_add, advance, done))
+            for name in targets:
+                found[name] |= dict.fromkeys(keys, files[name])
+            done += len(targets) * len(keys)
+    return {
+        name: Filled({key: found[name][key] for key in hypers}, list(lacking[name]))
+        for name in asking.targets
+    }
+
+
+def _add(advance: Advance, before: int, more: int) -> None:
+    advance(before + more)
+
+
+def _train(
+    asking: Asking,
+    targets: Sequence[str],
+    hypers: Mapping[str, Hyper],
+    cut: Cut,
+    places: Mapping[str, Path],
+    advance: Advance,
+) -> dict[str, Path]:
+    """Train heads for some targets, let each speak of its test rows, and keep them."""
+    # Imported here, not above: a run that has nothing to train shall not wait for torch.
+    from tasks.core.joint import Asked, train_jointly, train_separately
+    from tasks.core.selection import said_of
+
+    source, part = asking.source, cut.part
+    views, answers = len(source.inputs.views), asking.answers.only(targets)
+    rows = source.features(part.training)
+    _check_stream(rows, hypers.values(), answers)
+    asked = Asked(rows, answers.take(part.training), source.weights[part.training], cut.folds, views)
+    joint = [hyper for hyper in hypers.values() if isinstance(hyper, Shared)]
+    trained = (
+        train_jointly(asked, joint, advance=advance)
+        if joint
+        else train_separately(asked, list(hypers.values()), seed=part.seed, advance=advance)
+    )
+    told = iter(
+        said_of([each.predictor for heads in trained for each in heads], source.features(part.test), views)
+    )
+    files = {}
+    for target, (name, heads) in enumerate(zip(targets, trained, strict=True)):
+        known = answers.known[:, target]
+        story = story_of(source, part) | {
+            "classes": list(answers.classes[target]),
+            "target": name,
+            "train": int((part.training & known).sum()),
+            "test": int((part.test & known).sum()),
+        }
+        kept = {
+            key: HeadFile(
+                predictor=each.predictor,
+                log_proba=next(told)[known[part.test]],
+                inner=each.inner,
+                story=story | {"hyper": spelled(hyper), **each.facts},
+                test_rows=source.table.digest[part.test & known].tolist(),
+                train_rows=source.table.digest[part.training & known].tolist(),
+            )
+            for (key, hyper), each in zip(hypers.items(), heads, strict=True)
+        }
+        files[name] = save_heads(places[name], kept)
+    return files
+
+
+def _check_stream(rows: object, hypers: Iterable[Hyper], answers: Answers) -> None:
+    """Refuse what cannot be trained from a stream, where the features do not fit in memory."""
+    if isinstance(rows, np.ndarray):
+        return
+    check_fit(rows, hypers)  # type: ignore[arg-type]
+    several = [name for name, size in zip(answers.targets, answers.sizes, strict=True) if size != 2]
+    if several and any(isinstance(hyper, Softmax) for hyper in hypers):
+        raise RequestError(
+            f"target {several[0]!r}: the features do not fit in this machine's memory, and only questions of two "
+            "answers are learnt from a stream; leave it out, or take fewer taps or views"
+        )
