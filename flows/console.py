@@ -17,6 +17,8 @@ MOST_LINES = 10
 """Of differences that are printed."""
 
 COLUMNS = ("weighted accuracy", "accuracy", "balanced accuracy", "average precision")
+OF_TARGETS = ("average precision", "AUROC", "F1")
+"""The scores of several targets, each the mean over them."""
 
 
 def show_summary(summary: dict[str, Any], place: Path) -> None:
@@ -42,8 +44,8 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
                 "part, which flatters; the report shows them, a group column keeps them together"
             )
     console.print(_choice(summary["best"]))
-    for line in (*_differences(summary), *_operating(summary)):
-        console.print(line)
+    for line in (*_differences(summary), *_operating(summary), *_several(summary)):
+        console.print(Text(line))
     console.print(what_ran(summary))
     for line in _verdict(summary["verdict"], wide):
         console.print(Text(line))
@@ -51,11 +53,13 @@ def show_summary(summary: dict[str, Any], place: Path) -> None:
 
 
 def _score_table(summary: dict[str, Any]) -> Table:
-    first, *others = COLUMNS[COLUMNS.index(summary["headline"]) :]
+    several = "targets" in summary
+    first, *others = OF_TARGETS if several else COLUMNS[COLUMNS.index(summary["headline"]) :]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("experiment", no_wrap=True)
     table.add_column("split", no_wrap=True)
-    for heading in (first, "95% interval", *others):
+    over = "macro " if several else ""
+    for heading in (f"{over}{first}", "95% interval", *(f"{over}{name}" for name in others)):
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in summary["scores"]:
         scores = row["metrics"]
@@ -68,6 +72,24 @@ def _score_table(summary: dict[str, Any]) -> Table:
         ]
         table.add_row(reference["name"], "", cells[0], "", *cells[1:], style="dim")
     return table
+
+
+def _several(summary: dict[str, Any]) -> Iterator[str]:
+    """What there is to tell of several targets: those left out, each one's score, and what joint training changes."""
+    if "targets" not in summary:
+        return
+    headline = summary["headline"]
+    for name, reason in summary["targets"]["left_out"].items():
+        yield f"left out: {name}: {reason}"
+    for row in summary["best"]["targets"] if len(summary["best"]["targets"]) <= MOST_LINES else ():
+        yield (
+            f"{row['target']}: {_with_ends(headline, {headline: row['metrics'][headline]})}, "
+            f"{row['known']:,.0f} known and tested"
+        )
+    for each in summary["joint_says"]:
+        says = each["says"] if len(each["says"]) <= MOST_LINES else each["says"][-2:]
+        for line in (*says, each["width_says"]):
+            yield f"{each['joint']}, {each['split']}: {line}" if line else ""
 
 
 def _choice(best: dict[str, Any]) -> str:

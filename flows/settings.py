@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Softmax
 from tasks.core.manifest import FOLDER_TARGET
@@ -25,7 +25,7 @@ HEAD_KEYS: dict[str, tuple[str, ...]] = {
     "ridge": ("strengths", "class_weights"),
     "knn": ("k",),
     "centroid": (),
-    "mlp": ("hidden", "learning_rates", "weight_decays", "dropouts", "seeds"),
+    "mlp": ("hidden", "learning_rates", "weight_decays", "dropouts", "seeds", "sharing"),
 }
 """What can be set of each head beside what every experiment has."""
 
@@ -74,6 +74,14 @@ class Table(BaseModel):
         return given
 
 
+class TargetSettings(Table):
+    """One of several columns to predict."""
+
+    name: Name
+    kind: Literal["yes/no", "classes"] = Field("yes/no", description="0, 1 or unknown; or any text")
+    weight: Positive = Field(1.0, description="what its weight in a joint loss is multiplied with")
+
+
 class Data(Table):
     """Where the samples come from: a manifest, or a folder with one sub-folder per class."""
 
@@ -83,8 +91,36 @@ class Data(Table):
         None, description="where the manifest's relative paths start; its own folder if not given"
     )
     target: Annotated[Name, Field(description="column to predict")] = FOLDER_TARGET
+    targets: tuple[TargetSettings, ...] = Field(
+        (), description="several columns to predict instead, by name or spelled out"
+    )
+    target_weights: Literal["equal", "known"] = Field(
+        "equal", description="of targets in a joint loss: all alike, or by how much is known of each"
+    )
+    least_known: Annotated[int, Field(gt=0)] = Field(
+        3,
+        description="samples of each answer in every inner fold and test part, below which a target is left out",
+    )
     weight: str | None = Field(None, description="column of sample weights")
     max_bad: Annotated[float, Field(ge=0, le=1, description="share of samples that may be set aside")] = 0.05
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _spell_out(cls, given: Any) -> Any:
+        """Make a table of each target that is named alone."""
+        if not isinstance(given, list | tuple):
+            return given
+        return [{"name": each} if isinstance(each, str) else each for each in given]
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> Self:
+        names = [target.name for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"targets: {twice[0]!r} stands twice; name each column once")
+        if names and self.target != FOLDER_TARGET:
+            raise ValueError(f"give either target ({self.target!r}) or targets")
+        return self
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -149,6 +185,10 @@ class ExperimentSettings(Table):
     weight_decays: Many[NotNegative] = Field((0.01,), description="mlp")
     dropouts: Many[Annotated[float, Field(ge=0, lt=1)]] = Field((0.0, 0.5), description="mlp")
     seeds: Many[Seed] = Field((0,), description="mlp")
+    sharing: Literal["both", "joint", "separate"] | None = Field(
+        None,
+        description="mlp, of several targets: one network for all, one for each, or both beside each other; both",
+    )
     cut: str | None = Field(None, description="suffix: the layers behind it are trained")
     start: Literal["pretrained", "random"] = Field("pretrained", description="suffix: of the layers' weights")
     epochs: Many[Annotated[int, Field(gt=0)]] | None = Field(None, description="where layers are trained")

@@ -26,7 +26,7 @@ from flows.settings import (
 from tasks.core.backbones import Backbone, find_backbone, source_of
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, Inputs
-from tasks.core.hyper import Hyper, Network
+from tasks.core.hyper import Hyper, Network, Shared
 from tasks.core.ladder import Ladder
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import CROP, parse_view
@@ -35,6 +35,7 @@ from tasks.core.samples import Columns, Source
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable
 from tasks.core.taps import LAST, Tap, parse_tap
+from tasks.core.targets import Target
 from tasks.core.wishes import Wish
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
@@ -59,7 +60,7 @@ class Study(Table):
     def _names_fit(self) -> Self:
         for what, names in (
             ("splits", [split.name for split in self.splits]),
-            ("experiments", [experiment.name for experiment in self.experiments]),
+            ("experiments", [grid_name for each in self.experiments for grid_name in self._named(each)]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -70,6 +71,29 @@ class Study(Table):
         for experiment in (*self.experiments, *self._depths()):
             self._backbone_of(experiment)
         return self
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Self:
+        """Refuse what goes with one target alone, or with several."""
+        shared = next((each.name for each in self.experiments if each.sharing is not None), None)
+        if not self.data.targets:
+            if shared is not None:
+                raise ValueError(f"experiment {shared!r}: sharing is for several targets (data.targets)")
+            return self
+        deep = next((each for each in self.experiments if each.depth != "head"), None)
+        alone = {
+            "verdict": self.verdict is not None,
+            "operating_points": bool(self.operating_points),
+            'tracking = "mlflow"': self.tracking == "mlflow",
+            f"depth {deep.depth!r}" if deep else "": deep is not None,
+        }
+        for what in (what for what, there in alone.items() if there):
+            raise ValueError(f"{what} goes with one target (data.target), not with several yet; leave it out")
+        return self
+
+    def _named(self, experiment: ExperimentSettings) -> list[str]:
+        both = self._is_shared(experiment) and experiment.sharing != "joint"
+        return [experiment.name, *([_twin(experiment.name)] if both else [])]
 
     def _depths(self) -> tuple[ExperimentSettings, ...]:
         return () if self.verdict is None else self.verdict.depths
@@ -90,9 +114,13 @@ class Study(Table):
         assert place is not None, "checked when the study was read"  # noqa: S101
         root = self.data.root or (place if self.data.folder else place.parent)
         others = dict.fromkeys(name for split in self.split_specs() for name in split.columns())
-        return Source(
-            place, root, Columns(self.data.target, self.data.weight, tuple(others)), self.data.max_bad
-        )
+        target = "" if self.data.targets else self.data.target
+        columns = Columns(target, self.data.weight, tuple(others), self.targets())
+        return Source(place, root, columns, self.data.max_bad)
+
+    def targets(self) -> tuple[Target, ...]:
+        """Several targets, as the core wants them; none of a study of one."""
+        return tuple(Target(**each.model_dump()) for each in self.data.targets)
 
     def split_specs(self) -> tuple[SplitSpec, ...]:
         """The splits, as the core wants them."""
@@ -110,8 +138,35 @@ class Study(Table):
         )
 
     def grids(self) -> list[Grid]:
-        """The experiments, as the core wants them, with each backbone's own name for its last cut."""
-        return [self._grid(each) for each in self.experiments]
+        """The experiments, as the core wants them, with each backbone's own name for its last cut.
+
+        Of several targets, small networks are for all together, for each by itself, or both.
+        """
+        grids = []
+        for each in self.experiments:
+            grid = self._grid(each)
+            if not self._is_shared(each):
+                grids.append(grid)
+                continue
+            grids.append(replace(grid, hypers=tuple(map(self._shared, grid.hypers))))
+            if each.sharing != "joint":
+                grids.append(replace(grid, name=_twin(each.name)))
+        return grids
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The names of joint experiments and of their separate twins."""
+        return [
+            (each.name, _twin(each.name))
+            for each in self.experiments
+            if self._is_shared(each) and each.sharing != "joint"
+        ]
+
+    def _is_shared(self, experiment: ExperimentSettings) -> bool:
+        return bool(self.data.targets) and experiment.head == "mlp" and experiment.sharing != "separate"
+
+    def _shared(self, hyper: Hyper) -> Hyper:
+        factors = tuple((each.name, each.weight) for each in self.data.targets if each.weight != 1)
+        return Shared(**vars(hyper), weigh=self.data.target_weights, factors=factors)
 
     def learnt_from(self, name: str) -> tuple[str, int | None]:
         """What a backbone learnt from: its name, and how many samples, as far as that is known."""
@@ -203,6 +258,10 @@ class Study(Table):
         """The backbones that an experiment uses, in the study's order."""
         used = {grid.inputs.backbone for grid in (*self.grids(), *self.depths())}
         return [name for name in self.backbones if name in used]
+
+
+def _twin(name: str) -> str:
+    return f"{name}, separate"
 
 
 def load_study(path: Path, changes: Sequence[str] = ()) -> Study:

@@ -5,12 +5,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.exceptions import CancelledRun
-from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows.console import ran_something, what_ran
 from flows.server import report_link
+from flows.several import planned_targets, run_targets
 from flows.stages import Stages
+from flows.story import story_of
 from flows.study import Study, check_study
 from tasks.copies import find_copies
 from tasks.core.artifacts import Artifacts
@@ -55,6 +56,8 @@ def transfer(study: Study, artifacts: Path) -> dict[str, Any]:
 
 def planned(study: Study) -> list[str]:
     """Name the stages of a run, in order."""
+    if study.data.targets:
+        return planned_targets(study)
     return [
         "samples",
         *(f"features {name}" for name in study.used_backbones()),
@@ -77,6 +80,9 @@ def is_unchanged(summary: dict[str, Any]) -> bool:
 def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
     splits = study.split_specs()
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
+    if study.data.targets:
+        samples, features = _extract(study, samples, stages, here)
+        return run_targets(study, samples, features, stages, here)
     check_wishes(study.wishes(), samples.classes)
     samples, features = _extract(study, samples, stages, here)
     trained = [
@@ -110,7 +116,7 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
     seen = study.looked_at()
     copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
     verdict = _judge(study, samples, features, stages, here)
-    story = _story(study, samples, features, trained, stages)
+    story = story_of(study, samples, features, counted(study, trained, stages), stages, _headline(study))
     summary: dict[str, Any] = stages.run(
         "report",
         write_report,
@@ -161,13 +167,8 @@ def _judge(
     return told.model_dump() | ({"trained": 0} if stages.was_cached("verdict") else {})
 
 
-def _story(
-    study: Study, samples: Samples, features: dict[str, Features], trained: list[Heads], stages: Stages
-) -> dict[str, Any]:
-    """What the report tells besides scores: what ran, what was reused, notes and references."""
-    extracted = max(
-        0 if stages.was_cached(f"features {name}") else each.extracted for name, each in features.items()
-    )
+def counted(study: Study, trained: list[Heads], stages: Stages) -> tuple[int, int]:
+    """How many heads there are, and how many of them were trained just now."""
     total = sum(len(keys) * len(heads.shelves) for heads in trained for keys in heads.grids.values())
     fresh = sum(
         len(shelf.trained)
@@ -175,22 +176,7 @@ def _story(
         for shelf in heads.shelves
         if not stages.was_cached(f"train {name_of(some)}")
     )
-    return {
-        "run": flow_run.id or "",
-        "target": study.data.target,
-        "headline": _headline(study),
-        "samples": {
-            "total": samples.total,
-            "extracted": extracted,
-            "reused": max(0, samples.total - extracted),  # some may have been set aside since
-            "quarantined": samples.quarantined,
-        },
-        "experiments": {"total": total, "trained": fresh, "reused": total - fresh},
-        "stages": [vars(stage) for stage in stages.ran],
-        "notes": {split.name: split.note for split in study.splits},
-        "references": [reference.model_dump() for reference in study.references],
-        "features": {name: each.sets for name, each in features.items()},
-    }
+    return total, fresh
 
 
 def _headline(study: Study) -> str:

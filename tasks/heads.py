@@ -9,7 +9,7 @@ from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.cells import Filled, Source, fill, work
+from tasks.core.cells import Source, fill, work
 from tasks.core.heads import Grid, head_key
 from tasks.core.hyper import spelled
 from tasks.core.splits import SplitSpec
@@ -62,7 +62,7 @@ def train(
         for part, size in zip(parts, sizes, strict=True):
             with gpu_slot() if _trains_layers(source, grids, part) else nullcontext():
                 filled = fill(source, grids, part, partial(_advance, progress, before))
-            shelves.append(_shelf(part, filled))
+            shelves.append(Shelf.of(part, filled))
             before += size
             progress.advance_to(before)
     identity = shelves_identity(source.inputs, source.sets, samples.identity, splits)
@@ -78,15 +78,3 @@ def _advance(progress: Progress, before: int, done: int) -> None:
 def _trains_layers(source: Source, grids: tuple[Grid, ...], part: Part) -> bool:
     keys = {head_key(hyper) for grid in grids for hyper in grid.hypers}
     return grids[0].is_network and not keys <= set(source.found(part))
-
-
-def _shelf(part: Part, filled: Filled) -> Shelf:
-    files = list(dict.fromkeys(filled.files.values()))
-    return Shelf(
-        split=part.spec.name,
-        seed=part.seed,
-        folder=files[0].parent,
-        files=[path.name for path in files],
-        heads={key: files.index(path) for key, path in filled.files.items()},
-        trained=filled.trained,
-    )

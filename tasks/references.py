@@ -10,8 +10,10 @@ from typing import Any, Self
 from pydantic import BaseModel, model_validator
 
 from tasks.core.artifacts import Artifacts
+from tasks.core.cells import Filled
 from tasks.core.heads import whole
 from tasks.core.store import VIEW, holdings, mark_used
+from tasks.core.trials import Part
 
 
 class Samples(BaseModel, frozen=True):
@@ -25,7 +27,7 @@ class Samples(BaseModel, frozen=True):
         read: how many files had to be read for it.
         quarantine: the CSV file of those set aside: path, reason.
         quarantined: how many those are.
-        classes: the labels' names, sorted.
+        classes: the labels' names, sorted; none where there are several targets.
     """
 
     table: Path
@@ -89,6 +91,19 @@ class Shelf(BaseModel, frozen=True):
     files: list[str]
     heads: dict[str, int]
     trained: list[str]
+
+    @classmethod
+    def of(cls, part: Part, filled: Filled) -> Self:
+        """Refer to the heads of a part."""
+        files = list(dict.fromkeys(filled.files.values()))
+        return cls(
+            split=part.spec.name,
+            seed=part.seed,
+            folder=files[0].parent,
+            files=[path.name for path in files],
+            heads={key: files.index(path) for key, path in filled.files.items()},
+            trained=filled.trained,
+        )
 
     def paths(self) -> list[Path]:
         """The files."""
@@ -225,3 +240,49 @@ class Verdict(BaseModel, frozen=True):
         if any(each["seconds"] <= self.spent["budget"] for each in self.left_out):
             raise ValueError(f"{len(self.left_out)} cells lacked time")
         return self
+
+
+class Targets(BaseModel, frozen=True):
+    """What is known of several targets before anything is trained; small enough to be the result itself.
+
+    Attributes:
+        kept: those that are learnt, in the study's order.
+        left_out: the others -> why not.
+        counts: of each target, as `tasks.core.answers.Answers.counts`.
+        answers: (S) every answer to every target, as "car = 1".
+        together: (S, S) how many samples give each two of them.
+        silent: how many samples answer nothing.
+    """
+
+    kept: list[str]
+    left_out: dict[str, str]
+    counts: list[dict[str, Any]]
+    answers: list[str]
+    together: list[list[int]]
+    silent: int
+
+
+class AnswerHeads(BaseModel, frozen=True):
+    """References to the heads of grids with the same inputs, for each target."""
+
+    heads: dict[str, Heads]
+
+
+class AnswerScores(BaseModel, frozen=True):
+    """Scores of every experiment on every target; small enough to be the result itself.
+
+    Attributes:
+        splits: one row for each experiment, target, split, seed and head; test scores stand with the chosen.
+        means: one row for each experiment, split and target, and for "macro average" and "micro average": the mean
+            over the seeds of what was chosen for each.
+        differences: one row for each experiment, split and metric: its macro average less the chosen one's.
+        gains: one row for each pair of a joint experiment and its separate twin, split, target and metric: joint
+            less separate.
+        widths: one row for each such pair, split and width: what inner folds say of both.
+    """
+
+    splits: list[dict[str, Any]]
+    means: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    gains: list[dict[str, Any]]
+    widths: list[dict[str, Any]]

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +12,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
 from tasks.core.heads import load_heads
-from tasks.core.history import append_run
+from tasks.core.history import RUNS, append_run
 from tasks.core.label_errors import suspected_errors
 from tasks.core.pictures import (
     Album,
@@ -24,10 +22,10 @@ from tasks.core.pictures import (
     show_pairs,
     show_suspects,
 )
-from tasks.core.provenance import made_with
+from tasks.core.provenance import told_of
 from tasks.core.report import calibration_of, confusion, render
 from tasks.core.said import of_test_rows, of_unseen_rows
-from tasks.core.standings import choose_name
+from tasks.core.standings import DIFFERENCES, choose_name
 from tasks.core.summary import (
     class_of,
     copies_of,
@@ -40,11 +38,6 @@ from tasks.core.summary import (
 )
 from tasks.core.tables import read_table, write_table
 from tasks.references import Copies, Heads, Samples, Scores, Shelf
-
-DIFFERENCES = ("split", "first", "second", "metric", "difference", "low", "high", "real")
-RUNS = 100
-"""So many of the last runs are told in the summary; history.csv has them all."""
-VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
 
 
 @stage("report")
@@ -63,14 +56,14 @@ def write_report(
     place, table = artifacts.study(study), read_table(samples.table)
     parted = _parted(copies, trained[0], table)
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
-    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=DIFFERENCES))
+    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
     best = choose_name(scores.means)
     chosen = _chosen(scores, best)
     files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in chosen]
     said = of_unseen_rows(files, table)
     suspects = list_suspects(said, suspected_errors(said.labels, said.proba))
     write_table(place / "label_errors.csv", suspects)
-    made = _made(story, artifacts)
+    made = told_of(story["features"], artifacts)
     summary = {
         "study": study,
         "target": story["target"],
@@ -130,12 +123,6 @@ def _chosen(scores: Scores, best: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the heads that the inner folds chose of a name, one for each seed of a split."""
     wanted = (best["experiment"], best["split"], True)
     return [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
-
-
-def _made(story: Mapping[str, Any], artifacts: Artifacts) -> dict[str, Any]:
-    """When, where and with what this run was made."""
-    sets = [name for each in story["features"].values() for name in each.values()]
-    return made_with(sets, artifacts, {name: version(name) for name in VERSIONS}, Path(__file__))
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:

@@ -72,5 +72,5 @@ def _store_table(
         read=read,
         quarantine=quarantine,
         quarantined=quarantined,
-        classes=sorted(set(table["label"]) - {""}),
+        classes=sorted(set(table["label"]) - {""}) if "label" in table else [],
     )

@@ -20,6 +20,9 @@ COUNTS = ("samples", "extracted", "trained", "quarantined")
 BAD = ".bad"
 """Ends the name of a file that could not be read, which is kept beside the new one."""
 
+RUNS = 100
+"""So many of the last runs are told in a summary; history.csv has them all."""
+
 
 def append_run(place: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Add a run to a history, which is written anew, whole or not at all.

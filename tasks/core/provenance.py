@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ TOLD = (
     *("backbone", "architecture", "weights", "fingerprint", "preprocessing"),
     *("tap", "view", "dtype", "versions"),
 )
+VERSIONS = ("headstart", "prefect", "torch", "timm", "h5py", "numpy", "pandas", "scikit-learn", "pillow")
+"""Libraries that a report tells of."""
+
+
+def told_of(features: Mapping[str, Mapping[str, str]], artifacts: Artifacts) -> dict[str, Any]:
+    """Say when, where and with what a run's results were made.
+
+    Args:
+        features: backbone -> tap of a view -> feature set.
+        artifacts: where they lie.
+    """
+    sets = [name for each in features.values() for name in each.values()]
+    return made_with(sets, artifacts, {name: version(name) for name in VERSIONS}, Path(__file__))
 
 
 def made_with(

@@ -7,6 +7,8 @@ from typing import Any
 
 from tasks.core.metrics import Drawn, differences, intervals
 
+DIFFERENCES = ("split", "first", "second", "metric", "difference", "low", "high", "real")
+"""Columns of differences.csv."""
 ALL_PAIRS = 30
 """So many names are compared each with each; of more, each with the chosen one."""
 

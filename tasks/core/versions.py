@@ -26,3 +26,6 @@ CURVE = 1
 
 VERDICT = 1
 """Cells -> what is said of them, and which shares are measured."""
+
+ANSWERS = 1
+"""Answers to several targets -> parts, folds, weights in a joint loss, and scores."""

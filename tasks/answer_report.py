@@ -1,0 +1,186 @@
+"""Stage of several targets: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from tasks.caching import stage
+from tasks.core.answer_parts import answer_parts
+from tasks.core.answer_scores import ANSWER_METRICS, MACRO, MICRO
+from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
+from tasks.core.artifacts import Artifacts
+from tasks.core.charts import dot, history_plot, strip_axis
+from tasks.core.copies import NearCopy, across
+from tasks.core.files import write_text
+from tasks.core.history import RUNS, alike, append_run
+from tasks.core.provenance import told_of
+from tasks.core.readings import read_drift
+from tasks.core.report import templates
+from tasks.core.splits import SplitSpec
+from tasks.core.standings import DIFFERENCES, choose_name
+from tasks.core.summary import copies_of, history_row, less_chosen, number, with_ends
+from tasks.core.tables import read_table, write_table
+from tasks.core.targets import answered
+from tasks.references import AnswerScores, Copies, Samples, Targets
+
+GAINS = ("split", "joint", "separate", "target", "metric", "difference", "low", "high", "real")
+
+
+@stage("answer-report")
+def write_answer_report(
+    study: str,
+    samples: Samples,
+    targets: Targets,
+    splits: tuple[SplitSpec, ...],
+    scores: AnswerScores,
+    copies: Copies,
+    story: dict[str, Any],
+    artifacts: Artifacts,
+) -> dict[str, Any]:
+    """Write `results.csv`, `joint.csv`, `summary.json`, `report.html` and what they name; return the summary."""
+    place = artifacts.study(study)
+    write_table(place / "results.csv", pd.DataFrame(scores.splits))
+    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
+    write_table(place / "joint.csv", pd.DataFrame(scores.gains, columns=list(GAINS)))
+    macro = [row for row in scores.means if row["target"] == MACRO]
+    best = choose_name(macro)
+    made = told_of(story["features"], artifacts)
+    summary = {
+        "study": study,
+        "target": story["target"],
+        "headline": story["headline"],
+        "samples": story["samples"],
+        "experiments": story["experiments"],
+        "stages": story["stages"],
+        "best": {
+            "experiment": best["experiment"],
+            "split": best["split"],
+            "inner_brier": number(best["inner_brier"]),
+            "metrics": _metrics(best),
+            "targets": [
+                {"target": row["target"], "known": row["known"], "metrics": _metrics(row)}
+                for row in _rows(scores.means, best)
+            ],
+        },
+        "verdict": None,
+        "scores": [_score(row, best, scores, story["headline"]) for row in macro],
+        "targets": targets.model_dump()
+        | {
+            "known": sum(each["known"] for each in targets.counts),
+            "unknown": sum(each["unknown"] for each in targets.counts),
+        },
+        "joint": [_spelled(row) for row in scores.gains],
+        "widths": [_spelled(row) for row in scores.widths],
+        "learning_curve": None,
+        "operating_points": [],
+        "near_copies": _parted(copies, read_table(samples.table), splits) if copies.searched else None,
+        "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
+        "notes": story["notes"],
+        "references": story["references"],
+        "features": story["features"],
+        "versions": made["versions"],
+        "made": made,
+    }
+    pairs = list(_pairs(summary))
+    summary["joint_says"] = [
+        {name: each[name] for name in ("joint", "split", "says", "width_says")} for each in pairs
+    ]
+    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
+    listed = read_table(samples.quarantine)
+    write_text(
+        place / "report.html", _page(summary, pairs, list(zip(listed.path, listed.reason, strict=True)))
+    )
+    return summary
+
+
+def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> list[dict[str, Any]]:
+    """Tell for each split which near copies it parts."""
+    known, pairs = answered(table), [NearCopy(*pair) for pair in copies.pairs]
+    digests = known.digest.to_numpy()
+    tests: dict[str, list[list[str]]] = {}
+    for part in answer_parts(known, splits) if pairs else ():
+        tests.setdefault(part.spec.name, []).append(digests[part.test].tolist())
+    return [copies_of(split, across(pairs, each, digests.tolist()), table) for split, each in tests.items()]
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        metric: with_ends(row, metric) | {"sd": number(row.get(f"{metric.replace(' ', '_')}_sd"))}
+        for metric in ANSWER_METRICS
+    }
+
+
+def _rows(means: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of one experiment and split, the targets before the means over them."""
+    mine = {
+        row["target"]: row
+        for row in means
+        if (row["experiment"], row["split"]) == (best["experiment"], best["split"])
+    }
+    return [mine[name] for name in of_targets(list(mine))]
+
+
+def _score(
+    row: dict[str, Any], best: Mapping[str, Any], scores: AnswerScores, headline: str
+) -> dict[str, Any]:
+    [micro] = [each for each in _rows(scores.means, row) if each["target"] == MICRO]
+    return {
+        "experiment": row["experiment"],
+        "split": row["split"],
+        "seeds": row["seeds"],
+        "metrics": _metrics(row),
+        "micro": _metrics(micro),
+        "less_chosen": less_chosen(row, best["experiment"], scores.differences, headline),
+    }
+
+
+def _spelled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN."""
+    return {name: number(value) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _page(
+    summary: dict[str, Any], pairs: Sequence[Mapping[str, Any]], quarantine: Sequence[tuple[str, str]]
+) -> str:
+    headline, history = summary["headline"], summary["history"]
+    page = (
+        templates()
+        .get_template("answers.html.j2")
+        .render(
+            summary=summary,
+            metrics=ANSWER_METRICS,
+            strip_axis=strip_axis([row["metrics"][headline] for row in summary["scores"]], []),
+            dot=dot,
+            past=history_plot(alike(history)),
+            drift=read_drift(history),
+            gains=pairs,
+            linear=LINEAR,
+            quarantine=quarantine,
+        )
+    )
+    return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
+
+
+def _pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each pair of a joint experiment and its separate twin on each split: what joint training changes."""
+    headline, counts = summary["headline"], summary["targets"]["counts"]
+    pairs = []
+    for (joint, split), alike_rows in groupby(summary["joint"], key=lambda row: (row["joint"], row["split"])):
+        rows: dict[str, dict[str, Any]] = {}
+        for row in alike_rows:
+            rows.setdefault(row["target"], {})[row["metric"]] = row
+        widths = [row for row in summary["widths"] if (row["joint"], row["split"]) == (joint, split)]
+        pairs.append(
+            {
+                "joint": joint,
+                "split": split,
+                "rows": rows,
+                "says": read_gains(summary["joint"], headline, counts, joint, split),
+                "widths": widths if len(widths) > 1 else [],
+                "width_says": read_widths(widths),
+            }
+        )
+    return pairs

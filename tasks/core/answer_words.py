@@ -1,0 +1,74 @@
+"""What joint training changes, in plain sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.core.answer_scores import MACRO, MICRO
+
+LINEAR = (
+    "Linear heads on frozen features share no number, so that training them jointly gives what training each by "
+    "itself gives; what joint training can change, it changes by a hidden layer."
+)
+
+
+def read_gain(gain: Mapping[str, Any]) -> str:
+    """Say whether joint training helps a target, hurts it, or cannot be told to do either."""
+    value, low, high = gain["difference"], gain["low"], gain["high"]
+    if value is None:
+        return f"{gain['target']}: cannot tell; a seed's test part has one answer alone"
+    ends = f"({100 * low:+.1f} to {100 * high:+.1f})"
+    if not gain["real"]:
+        return f"{gain['target']}: cannot tell ({100 * value:+.1f} points, {ends[1:]}"
+    does = "helps" if value > 0 else "hurts"
+    return f"{gain['target']}: joint {does} by {abs(100 * value):.1f} points {ends}"
+
+
+def read_gains(
+    gains: Sequence[Mapping[str, Any]],
+    metric: str,
+    counts: Sequence[Mapping[str, Any]],
+    joint: str,
+    split: str,
+) -> list[str]:
+    """Say it of every target, of their mean, and what the others' data adds to the target with the fewest answers.
+
+    Args:
+        gains: as `summary.json` holds them.
+        metric: which score.
+        counts: known answers of each target.
+        joint: which joint experiment, and on which
+        split: it was scored.
+    """
+    mine = [
+        each for each in gains if (each["joint"], each["split"], each["metric"]) == (joint, split, metric)
+    ]
+    told = [read_gain(each) for each in mine if each["target"] != MICRO]
+    known = {each["target"]: each["known"] for each in counts}
+    some = [each for each in mine if each["target"] in known]
+    if len(some) > 1:
+        least = min(some, key=lambda each: known[each["target"]])
+        told.append(f"the target with the fewest answers ({known[least['target']]:,}) is {least['target']}")
+    return told
+
+
+def read_widths(widths: Sequence[Mapping[str, Any]]) -> str:
+    """Say whether the network is large enough: whether joint training gains on separate where it is wider.
+
+    Args:
+        widths: of one pair and split, in the study's order.
+    """
+    known = [each for each in widths if each["difference"] is not None]
+    if len(known) < 2:
+        return ""
+    best = max(known, key=lambda each: each["joint_value"])
+    narrow = [each for each in known if each["real"] and each["difference"] < 0]
+    told = f"On inner folds the joint network is best with a layer of {best['width']}"
+    if narrow:
+        listed = ", ".join(each["width"] for each in narrow)
+        return f"{told}; with {listed} it is worse than separate ones: too small for all targets."
+    return f"{told}; with no width is it worse than separate ones of that width."
+
+
+def of_targets(names: Sequence[str]) -> list[str]:
+    """Put the targets' names before the means over them."""
+    return [*(name for name in names if name not in (MACRO, MICRO)), MACRO, MICRO]

@@ -1,0 +1,241 @@
+"""A study of several targets as a user meets it: what is trained, what is told, and what a change costs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from flows.console import show_summary
+from flows.study import Study
+from tasks.core.answer_scores import MACRO
+from tasks.core.errors import RequestError
+from tasks.core.estimators import open_head
+from tasks.core.heads import load_heads
+
+SAMPLES = 120
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise with a bright square, a dark bar, both or neither, and a manifest that leaves some answers out."""
+    folder, random = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    rows = []
+    for number in range(SAMPLES):
+        square, bar = (bool(each) for each in random.random(2) < 0.5)
+        pixels = random.integers(90, 150, (48, 48, 3))
+        if square:
+            top, left = random.integers(4, 24, 2)
+            pixels[top : top + 16, left : left + 16] = 250
+        if bar:
+            row = random.integers(4, 40)
+            pixels[row : row + 5] = 5
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        rows.append(
+            {"path": f"{number}.png", "square": int(square), "bar": int(bar), "place": f"p{number // 3}"}
+        )
+    table = pd.DataFrame(rows).astype({"square": object, "bar": object})
+    table.loc[random.random(SAMPLES) < 0.3, "square"] = "?"
+    table.loc[random.random(SAMPLES) < 0.3, "bar"] = ""
+    table["lone"] = np.where(random.random(SAMPLES) < 0.5, 1, np.nan)
+    table["ground"] = np.where(random.random(SAMPLES) < 0.5, "grey", "?")
+    table.loc[table.index[::3], "ground"] = "white"
+    table.to_csv(folder / "scenes.csv", index=False)
+    return folder
+
+
+def study_of(folder: Path, **changes: Any) -> Study:
+    fields: dict[str, Any] = {
+        "name": "scenes",
+        "data": {"manifest": folder / "scenes.csv", "targets": ["square", "bar"]},
+        "backbones": {"small": {"network": "lite0", "resize": 48, "crop": 48}},
+        "splits": [{"name": "random", "seeds": [0, 1], "test": 0.4}],
+        "experiments": [
+            {"name": "linear", "taps": ["blocks.1:mean+std"], "strengths": [0.1, 1.0]},
+            {
+                "name": "layer",
+                "taps": ["blocks.1:mean+std"],
+                "head": "mlp",
+                "hidden": [[4], [16]],
+                "learning_rates": [1e-2],
+                "dropouts": [0.0],
+            },
+        ],
+    }
+    return Study.model_validate(fields | changes)
+
+
+def with_targets(folder: Path, *targets: Any, **more: Any) -> dict[str, Any]:
+    return {"manifest": folder / "scenes.csv", "targets": list(targets), **more}
+
+
+Run = Callable[[Study], Any]
+
+
+def test_every_target_has_its_scores_and_joint_stands_beside_separate(run: Run, scenes: Path) -> None:
+    done = run(study_of(scenes))
+    summary = done.summary
+    assert {row["experiment"] for row in summary["scores"]} == {"linear", "layer", "layer, separate"}
+    assert summary["experiments"] == {"total": 2 * 2 * 6, "trained": 24, "reused": 0}
+    assert [row["target"] for row in summary["best"]["targets"]][:2] == ["square", "bar"]
+    gains = {(row["target"], row["metric"]) for row in summary["joint"]}
+    assert {("square", "AUROC"), ("bar", "F1"), (MACRO, "average precision")} <= gains
+    assert [row["width"] for row in summary["widths"]] == ["4", "16"]
+    assert 0.6 < summary["best"]["metrics"]["average precision"]["value"] <= 1
+    assert summary["targets"]["left_out"] == {}
+    assert summary["target"] == "square, bar"
+
+
+def test_scores_are_those_of_the_kept_predictions_of_known_answers(
+    run: Run, scenes: Path, tmp_path: Path
+) -> None:
+    done = run(study_of(scenes))
+    manifest = pd.read_csv(scenes / "scenes.csv", dtype=str, keep_default_na=False)
+    by_path = manifest.set_index("path")
+    [table] = (tmp_path / "artifacts" / "samples").glob("*.csv")
+    name_of = {row.digest: Path(row.path).name for row in pd.read_csv(table).itertuples()}
+    chosen = [row for row in done.results() if row["chosen"] == "True"]
+    assert len(chosen) == 2 * 2 * 3
+    for row in chosen:
+        file = load_heads(tmp_path / "artifacts" / row["file"])[row["key"]]
+        truth = [by_path.loc[name_of[digest], row["target"]] for digest in file.test_rows]
+        assert set(truth) == {"0", "1"}  # an unknown answer is not tested
+        assert len(truth) == int(row["test"])
+        score = average_precision_score([answer == "1" for answer in truth], file.log_proba[:, 1])
+        assert score == pytest.approx(float(row["average_precision"]))
+
+
+def test_a_head_of_a_target_opens_elsewhere(run: Run, scenes: Path, tmp_path: Path) -> None:
+    done = run(study_of(scenes))
+    row = next(row for row in done.results() if row["experiment"] == "layer" and row["target"] == "bar")
+    head = open_head(tmp_path / "artifacts" / row["file"], row["key"])
+    assert head.classes_.tolist() == ["0", "1"]
+
+
+def test_an_unchanged_study_runs_nothing(run: Run, scenes: Path) -> None:
+    run(study_of(scenes))
+    again = run(study_of(scenes))
+    assert again.forwarded == []
+    assert again.networks == 0
+    assert again.summary["experiments"]["trained"] == 0
+    for stage in ("targets", "train linear and 1 more", "train layer", "scores"):
+        assert again.state(stage) == "Cached"
+
+
+def test_an_added_experiment_trains_itself_alone(run: Run, scenes: Path) -> None:
+    study = study_of(scenes)
+    run(study)
+    more = [
+        *study.model_dump()["experiments"],
+        {"name": "plain", "taps": ["blocks.1:mean"], "strengths": [1.0]},
+    ]
+    again = run(study_of(scenes, experiments=more))
+    assert again.summary["experiments"]["trained"] == 2 * 2
+
+
+def test_a_changed_answer_where_parts_are_written_down_leaves_other_targets_heads(
+    run: Run, scenes: Path, tmp_path: Path
+) -> None:
+    """One more answer to one question: its heads and the joint ones run again, as far as folds stay."""
+    table = pd.read_csv(scenes / "scenes.csv", dtype=str, keep_default_na=False)
+    table["path"] = [str(scenes / path) for path in table.path]
+    table["side"] = np.where(np.arange(SAMPLES) % 3 == 0, "test", "train")
+    place = tmp_path / "written.csv"
+    table.to_csv(place, index=False)
+    changes = {
+        "data": {"manifest": place, "targets": ["square", "bar"]},
+        "splits": [{"name": "written", "column": "side", "seeds": [0]}],
+    }
+    first = run(study_of(scenes, **changes))
+    assert first.summary["experiments"]["trained"] == 2 * 6
+    tested = table.index[(table.side == "test") & (table.bar == "0")][0]
+    table.loc[tested, "bar"] = "1"  # of a test row, so that folds stay as they are
+    table.to_csv(place, index=False)
+    again = run(study_of(scenes, **changes))
+    assert again.forwarded == []
+    assert (
+        again.summary["experiments"]["trained"] == 4 + 2 + 2
+    )  # all of bar; of square what was trained jointly
+
+
+def test_targets_of_which_too_little_is_known_are_left_out_and_told(run: Run, scenes: Path) -> None:
+    done = run(study_of(scenes, data=with_targets(scenes, "square", "bar", "lone", least_known=2)))
+    assert list(done.summary["targets"]["left_out"]) == ["lone"]
+    assert "one answer alone is known: 1" in done.summary["targets"]["left_out"]["lone"]
+    assert {row["target"] for row in done.results()} == {"square", "bar"}
+    with pytest.raises(RequestError, match=r"no target can be learnt .*least_known"):
+        run(study_of(scenes, data=with_targets(scenes, "square", "bar", least_known=40)))
+
+
+def test_a_target_of_classes_stands_beside_yes_and_no(run: Run, scenes: Path) -> None:
+    kinds = {"name": "ground", "kind": "classes", "weight": 2.0}
+    done = run(study_of(scenes, data=with_targets(scenes, "square", kinds)))
+    assert done.summary["targets"]["answers"] == [
+        "square = 0",
+        "square = 1",
+        "ground = grey",
+        "ground = white",
+    ]
+
+
+def test_no_group_stands_on_both_sides(run: Run, scenes: Path, tmp_path: Path) -> None:
+    splits = [{"name": "by place", "seeds": [0], "test": 0.3, "group": "place"}]
+    done = run(study_of(scenes, splits=splits))
+    [table] = (tmp_path / "artifacts" / "samples").glob("*.csv")
+    place = pd.read_csv(table, dtype=str).set_index("digest")["manifest.place"]
+    sides: dict[str, set[str]] = {"test": set(), "train": set()}
+    for row in done.results():
+        file = load_heads(tmp_path / "artifacts" / row["file"])[row["key"]]
+        sides["test"] |= set(place[file.test_rows])
+        sides["train"] |= set(place[file.train_rows])
+    assert sides["test"].isdisjoint(sides["train"])
+
+
+def test_what_a_run_leaves_is_told_in_the_terminal_and_on_the_page(
+    run: Run, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(study_of(scenes))
+    capsys.readouterr()
+    show_summary(done.summary, done.folder)
+    printed = capsys.readouterr().out
+    for text in ("square", "bar", "layer, random: ", "macro", "report.html"):
+        assert text in printed
+    page = (done.folder / "report.html").read_text()
+    for text in ("Who knows what", "Jointly, or each by itself?", "share no number", "macro average"):
+        assert text in page
+    assert json.loads((done.folder / "summary.json").read_text())["verdict"] is None
+    joint = pd.read_csv(done.folder / "joint.csv")
+    assert set(joint.target) == {"square", "bar", "macro average", "micro average"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"targets": ["bar", "bar"]}, "'bar' stands twice"),
+        ({"targets": ["bar", "nothing"]}, "no column 'nothing'"),
+        ({"targets": ["bar", "square"], "target": "bar"}, "either target"),
+        ({"targets": ["bar", "place"], "max_bad": 0.1}, "place: 'p0' is none of 0, 1 and"),
+    ],
+)
+def test_wrong_targets_are_one_line(run: Run, scenes: Path, changes: dict[str, Any], line: str) -> None:
+    with pytest.raises((RequestError, ValueError), match=line):
+        run(study_of(scenes, data={"manifest": scenes / "scenes.csv", **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"verdict": {"depths": ["head"]}}, "verdict goes with one target"),
+        ({"operating_points": [{"recall": 0.9}]}, "operating_points goes with one target"),
+        ({"experiments": [{"name": "all", "depth": "everything"}]}, "goes with one target"),
+        ({"experiments": [{"name": "x", "sharing": "joint"}]}, "sharing does not go with head 'softmax'"),
+    ],
+)
+def test_what_goes_with_one_target_alone_is_refused(scenes: Path, changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        study_of(scenes, **changes)
