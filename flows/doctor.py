@@ -36,9 +36,11 @@ from tasks.core.checks import (
     of_weights,
 )
 from tasks.core.errors import RequestError
+from tasks.core.fits import FOLDS
 from tasks.core.machine import library_version
 from tasks.core.recipes import AUTO
 from tasks.core.resources import free_bytes, of_memory, of_space, of_steps, of_versions
+from tasks.core.samples import check_enough
 from tasks.core.wishes import check_wishes
 
 SYMBOLS = {OK: ("✓", "green"), NOTE: ("!", "yellow"), WRONG: ("✗", "red")}
@@ -141,12 +143,13 @@ def _checks(forecast: Forecast) -> Iterator[Check]:
 
 def _samples(forecast: Forecast) -> Iterator[Check]:
     """Files, labels, duplicates, weights, operating points and splits."""
-    from tasks.core.selection import FOLDS  # torch
-
     source, examined = forecast.study.source(), forecast.examined
-    written = forecast.listed[source.columns.target].tolist()
     unreadable = sum(bool(each.problem) and not each.digest for each in examined)
     yield of_files(len(forecast.listed), forecast.quarantine, unreadable, most_bad=source.most_bad)
+    if source.columns.targets:
+        yield from _targets(forecast)
+        return
+    written = forecast.listed[source.columns.target].tolist()
     labels = of_labels(written, forecast.table)
     yield from labels
     yield from of_copies(forecast.listed["path"].tolist(), [each.digest for each in examined], written)
@@ -158,6 +161,20 @@ def _samples(forecast: Forecast) -> Iterator[Check]:
         yield Check("wishes", WRONG, str(refusal))
     for spec in forecast.study.split_specs() if labels[0].state == OK else ():
         yield from of_split(spec, forecast.known, folds=FOLDS)
+
+
+def _targets(forecast: Forecast) -> Iterator[Check]:
+    """Answers, and what each split gives."""
+    from tasks.core.answer_checks import of_answers
+
+    study = forecast.study
+    try:
+        check_enough(forecast.table, forecast.quarantine, len(forecast.listed), most_bad=1)
+    except RequestError as refusal:
+        what, _, todo = str(refusal).partition("; ")
+        yield Check("targets", WRONG, what, todo)
+        return
+    yield from of_answers(forecast.table, study.split_specs(), study.data.least_known)
 
 
 def _networks(forecast: Forecast) -> Iterator[Check]:

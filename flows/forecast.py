@@ -10,6 +10,7 @@ import pandas as pd
 from flows.plan import plan_of
 from flows.sizes import Shapes, shapes_of, with_sizes
 from flows.study import Study
+from tasks.core.answer_parts import answer_parts
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.cells import Source
@@ -26,6 +27,8 @@ from tasks.core.samples import Examined, assemble, examine
 from tasks.core.store import holdings
 from tasks.core.stored import Stored
 from tasks.core.taps import Tap, parse_tap, spell
+from tasks.core.targets import about as about_target
+from tasks.core.targets import answer_column, answered, targets_of
 from tasks.core.trials import labelled, parts_of, together
 from tasks.core.words import about
 
@@ -93,8 +96,12 @@ class Forecast:
 
     @cached_property
     def known(self) -> pd.DataFrame:
-        """The samples that have a label."""
-        return labelled(self.table)
+        """The samples that have a label; of several targets those that answer the one that most do."""
+        targets = targets_of(self.table)
+        if not targets:
+            return labelled(self.table)
+        most = max(targets, key=lambda name: int((self.table[answer_column(name)] != "").sum()))
+        return labelled(about_target(self.table, most))
 
     @cached_property
     def _places(self) -> tuple[list[str], list[str]]:
@@ -333,7 +340,9 @@ class Forecast:
     @cached_property
     def _sizes(self) -> list[int]:
         """Samples of each training part."""
-        parts = parts_of(self.known, self.study.split_specs())
+        splits = self.study.split_specs()
+        several = bool(targets_of(self.table))
+        parts = answer_parts(answered(self.table), splits) if several else parts_of(self.known, splits)
         return [int(part.training.sum()) for part in parts]
 
     def _some_features(self, inputs: Inputs, digests: Sequence[str]) -> np.ndarray | None:

@@ -60,7 +60,7 @@ def plan_of(study: Study, found: Survey, here: Artifacts) -> Plan:
     if study.verdict is not None:
         depths = [trained_on(study, grid.inputs, names, here) for grid in study.depths()]
         verdict = study.plan_of_verdict(), depths
-    return decide(found, wanted, trials, study.split_specs(), here, verdict)
+    return decide(found, wanted, trials, study.split_specs(), here, verdict, study.data.least_known)
 
 
 def wanted_sets(study: Study, here: Artifacts) -> list[Wanted]:

@@ -50,7 +50,8 @@ def with_sizes(study: Study, plan: Plan, shapes: Callable[[str], Shapes]) -> Pla
         else each
         for each in plan.sets
     ]
-    classes = max(2, plan.survey.table.label.nunique())
+    table = plan.survey.table
+    classes = max(2, table.label.nunique()) if "label" in table else 2
     trials = [
         replace(each, bytes=_layer_bytes(study, grid, classes, each.lacking)) if each.lacking else each
         for each, grid in zip(plan.trials, study.grids(), strict=True)

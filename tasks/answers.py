@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.caching import stage
 from tasks.core import versions
-from tasks.core.answer_cells import Asking, fill_answers, heads_of
+from tasks.core.answer_cells import Asking, cut_of, fill_answers, heads_of
 from tasks.core.answer_parts import answer_parts
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
@@ -56,7 +56,9 @@ def train_answers(
     shelves: dict[str, list[Shelf]] = {name: [] for name in targets}
     with Progress(f"{study}: train {what}", each * len(parts)) as progress:
         for number, part in enumerate(parts):
-            filled = fill_answers(asking, grids, asking.cut(part), partial(_advance, progress, number * each))
+            filled = fill_answers(
+                asking, grids, cut_of(table, part), partial(_advance, progress, number * each)
+            )
             for name, found in filled.items():
                 shelves[name].append(Shelf.of(part, found))
             progress.advance_to((number + 1) * each)

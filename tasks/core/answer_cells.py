@@ -11,12 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import Answers
 from tasks.core.cells import Filled, Source, check_fit, story_of
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
-from tasks.core.heads import Grid, HeadFile, head_key, save_heads
+from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
 from tasks.core.hyper import Hyper, Shared, Softmax, spelled
 from tasks.core.targets import answers_of
 from tasks.core.trials import Part
@@ -41,14 +43,6 @@ class Asking:
         """(N, T) to the questions."""
         return answers_of(self.source.table, self.targets)
 
-    def cut(self, part: Part) -> "Cut":
-        """Cut the samples, and their training part into folds in which every answer to any question has its share."""
-        from tasks.core.joint import inner_folds_of
-
-        training = np.flatnonzero(part.training)
-        everything = answers_of(self.source.table).take(training)
-        return Cut(part, inner_folds_of(everything, part.groups[training], seed=part.seed))
-
 
 @dataclass(frozen=True)
 class Cut:
@@ -67,21 +61,45 @@ class Cut:
         return numbers
 
 
-def shelves(asking: Asking, cut: Cut, *, jointly: bool) -> dict[str, Path]:
-    """Name the folder of each target's heads on a part."""
-    source, part = asking.source, cut.part
-    table = source.table
-    rows = [
-        [digest, weight, int(fold), bool(test)]
-        for digest, weight, fold, test in zip(table.digest, table.weight, cut.numbers, part.test, strict=True)
-    ]
-    shared = digest_value([source.inputs.identity(source.sets), rows, part.seed])
+def cut_of(table: pd.DataFrame, part: Part) -> Cut:
+    """Cut a part's training samples into folds in which every answer to any question has its share.
+
+    Args:
+        table: answered samples.
+        part: how they are cut.
+    """
+    training = np.flatnonzero(part.training)
+    folds = inner_folds_of(answers_of(table).take(training), part.groups[training], seed=part.seed)
+    return Cut(part, folds)
+
+
+def shelves(
+    folder: Path, inputs: Inputs, sets: Sequence[str], table: pd.DataFrame, answers: Answers, cut: Cut
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Name the folder of each target's heads on a part.
+
+    Args:
+        folder: of all heads.
+        inputs: of the heads.
+        sets: the identities of their feature sets, in order.
+        table: (N) answered samples.
+        answers: (N, T) to the questions.
+        cut: how the samples are cut.
+
+    Returns:
+        Target -> folder of what is trained by itself, and of what is trained jointly.
+    """
+    columns = (table.digest, table.weight, cut.numbers.tolist(), cut.part.test.tolist())
+    shared = digest_value([inputs.identity(sets), list(zip(*columns, strict=True)), cut.part.seed])
     own = {
-        name: digest_value([shared, list(asking.answers.classes[t]), asking.answers.labels[:, t].tolist()])
-        for t, name in enumerate(asking.targets)
+        name: digest_value([shared, list(answers.classes[t]), answers.labels[:, t].tolist()])
+        for t, name in enumerate(answers.targets)
     }
-    company = [digest_value([[name, own[name]] for name in asking.targets])] if jointly else []
-    return {name: source.artifacts.heads / digest_value([own[name], *company]) for name in asking.targets}
+    company = digest_value([[name, digest] for name, digest in own.items()])
+    return (
+        {name: folder / digest for name, digest in own.items()},
+        {name: folder / digest_value([digest, company]) for name, digest in own.items()},
+    )
 
 
 def heads_of(asking: Asking, grids: Iterable[Grid]) -> int:
@@ -105,8 +123,12 @@ def fill_answers(
     """
     hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
     jointly = any(isinstance(hyper, Shared) for hyper in hypers.values())
-    places = shelves(asking, cut, jointly=jointly)
-    found = {name: asking.source.found_at(place) for name, place in places.items()}
+    source = asking.source
+    alone, together = shelves(
+        source.artifacts.heads, source.inputs, source.sets, source.table, asking.answers, cut
+    )
+    places = together if jointly else alone
+    found = {name: source.found_at(place) for name, place in places.items()}
     lacking = {name: tuple(key for key in hypers if key not in found[name]) for name in asking.targets}
     if jointly:  # what one target lacks is trained for all
         lacks = tuple(key for key in hypers if any(key in keys for keys in lacking.values()))

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.core.answer_splits import split_by_answers
+from tasks.core.answer_splits import inner_folds_of, split_by_answers
 from tasks.core.answers import Answers
 from tasks.core.errors import RequestError
-from tasks.core.joint import inner_folds_of
 from tasks.core.splits import SplitSpec, combinations, groups_of, written_down
 from tasks.core.targets import answer_column, answers_of, targets_of
 from tasks.core.trials import Part
@@ -68,10 +67,13 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
         if len(classes) < 2
     }
     for part in answer_parts(table, splits):
+        training = np.flatnonzero(part.training)
+        folds = [
+            training[held]
+            for _, held in inner_folds_of(answers.take(training), part.groups[training], seed=part.seed)
+        ]
         for name in answers.targets:
-            if name not in left_out and (
-                reason := _lacks(answers.only([name]), weights, part, least, answers)
-            ):
+            if name not in left_out and (reason := _lacks(answers.only([name]), weights, part, least, folds)):
                 left_out[name] = reason
     kept = tuple(name for name in answers.targets if name not in left_out)
     if not kept:
@@ -82,11 +84,11 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
     return Able(kept, left_out)
 
 
-def _lacks(one: Answers, weights: np.ndarray, part: Part, least: int, answers: Answers) -> str:
+def _lacks(one: Answers, weights: np.ndarray, part: Part, least: int, folds: Sequence[np.ndarray]) -> str:
     """Say which answer to one question is too rare on a part; "" if none is."""
-    training = np.flatnonzero(part.training)
-    folds = inner_folds_of(answers.take(training), part.groups[training], seed=part.seed)
-    places = [("an inner fold", training[held]) for _, held in folds] or [("the training part", training)]
+    places = [("an inner fold", held) for held in folds] or [
+        ("the training part", np.flatnonzero(part.training))
+    ]
     for where, rows in (*places, ("the test part", np.flatnonzero(part.test))):
         counts = (one.hot[rows] & (weights[rows] > 0)[:, None]).sum(axis=0)
         rarest = int(counts.argmin())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.core.answers import Answers
+from tasks.core.fits import FOLDS
 from tasks.core.splits import by_ticket
 
 ROUNDS = 20
@@ -66,6 +67,12 @@ def folds_by_answers(
         left = left[~taken]
     everything = np.arange(len(groups))
     return [(np.setdiff1d(everything, rows), rows) for rows in (*held, left)]
+
+
+def inner_folds_of(answers: Answers, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut samples into inner folds in which every answer has its share, no group in two; none of a single group."""
+    folds = min(FOLDS, len(np.unique(groups.astype(str))))
+    return folds_by_answers(groups.tolist(), answers, folds=folds, seed=seed) if folds > 1 else []
 
 
 def _settle(scaled: np.ndarray, order: np.ndarray, quota: np.ndarray) -> np.ndarray:

@@ -18,10 +18,11 @@ from tasks.core.cuts import Prefix
 from tasks.core.engine import open_engine
 from tasks.core.engines import build
 from tasks.core.errors import HeadstartError
+from tasks.core.fits import FOLDS
 from tasks.core.hyper import Hyper
 from tasks.core.media import pixels
 from tasks.core.networks import load_network, outline
-from tasks.core.selection import FOLDS, Rows, train_heads
+from tasks.core.selection import Rows, train_heads
 from tasks.core.taps import Tap
 
 PATIENCE = 3.0

@@ -10,6 +10,9 @@ from tasks.core.predictors import Predictor
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 """(training rows, held-out rows) by number; each row is held out once and trained on otherwise."""
 
+FOLDS = 5
+"""So many inner folds a training part is cut into, where it has enough of each class."""
+
 Fact = str | float | bool | None
 
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.core.answer_splits import folds_by_answers
 from tasks.core.answers import Answers, label_weights
 from tasks.core.coordinates import Source
 from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Hyper, Shared, Softmax
 from tasks.core.linear import train_answers
 from tasks.core.mlp import fit_shared
-from tasks.core.selection import FOLDS, Rows, Trained, calibrated, in_views, train_heads
+from tasks.core.selection import Rows, Trained, calibrated, in_views, train_heads
 
 Advance = Callable[[int], None]
 
@@ -55,19 +54,6 @@ class Asked:
         place[known] = np.arange(len(known))
         folds = [tuple(place[part][place[part] >= 0] for part in fold) for fold in self.folds]
         return rows, [(learnt, held) for learnt, held in folds]
-
-
-def inner_folds_of(answers: Answers, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut samples into inner folds in which every answer has its share, no group in two; none of a single group."""
-    folds = min(FOLDS, len(np.unique(groups.astype(str))))
-    return folds_by_answers(groups.tolist(), answers, folds=folds, seed=seed) if folds > 1 else []
-
-
-def least_known(answers: Answers, weights: np.ndarray, folds: Folds) -> np.ndarray:
-    """Count for each target the answers of weight that the poorest fold has of its rarest class; (T,)."""
-    counted = answers.hot & (weights > 0)[:, None]  # (N, C)
-    held = np.array([counted[part].sum(axis=0) for _, part in folds] or [counted.sum(axis=0)])  # (K, C)
-    return np.array([held[:, block].min() if block.stop > block.start else 0 for block in answers.blocks])
 
 
 def train_separately(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.core.answer_plan import count_there
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid, Inputs
 from tasks.core.ladder import Ladder
@@ -17,6 +18,7 @@ from tasks.core.shards import Holdings
 from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings
 from tasks.core.taps import Tap, spell
+from tasks.core.targets import targets_of
 from tasks.core.trials import Part, heads_there, labelled, parts_of, shelf_of, shelves_identity
 from tasks.core.verdict_plan import VerdictPlan, plan_verdict
 
@@ -208,6 +210,7 @@ def decide(
     splits: Sequence[SplitSpec],
     artifacts: Artifacts,
     verdict: tuple[Ladder, Sequence[Sequence[str]]] | None = None,
+    least: int = 1,
 ) -> Plan:
     """Say what is there and what a run would add.
 
@@ -218,6 +221,7 @@ def decide(
         splits: with their seeds.
         artifacts: where to look.
         verdict: what it measures, and for each depth the names of its feature sets.
+        least: of several targets, as `tasks.core.answer_parts.able_targets`.
 
     Raises:
         RequestError: if the samples cannot be split as asked.
@@ -226,6 +230,8 @@ def decide(
     held = {each.folder: holdings(each.folder, seen) for each in wanted}
     digests = found.table.digest.tolist()
     sets = [_plan_set(each, held, wanted, digests) for each in wanted]
+    if targets_of(found.table):
+        return Plan(found, sets, _plan_answers(found, trials, splits, least, artifacts))
     planned = _plan_trials(found, trials, splits, artifacts)
     if verdict is None:
         return Plan(found, sets, planned)
@@ -279,6 +285,24 @@ def _plan_trials(
         there = heads_there(artifacts.heads, identity, trial, seen, named)
         plans.append(replace(lacking, there=there))
     return plans
+
+
+def _plan_answers(
+    found: Survey,
+    trials: Sequence[tuple[Grid, Sequence[str]]],
+    splits: Sequence[SplitSpec],
+    least: int,
+    artifacts: Artifacts,
+) -> list[TrialPlan]:
+    """The same of several targets: a head for each."""
+    seeds = sum(len(spec.seeds) for spec in splits)
+    targets, there = len(targets_of(found.table)), [0] * len(trials)
+    if not found.unread:
+        targets, there = count_there(found.table, trials, splits, least, artifacts)
+    return [
+        TrialPlan(trial.name, len(trial.hypers) * seeds * targets, count)
+        for (trial, _), count in zip(trials, there, strict=True)
+    ]
 
 
 def _shelves(

@@ -8,15 +8,13 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from tasks.core.calibration import scaled, temperature
 from tasks.core.coordinates import InMemory, Source
-from tasks.core.fits import Fact, Fit, Folds
+from tasks.core.fits import FOLDS, Fact, Fit, Folds
 from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Ridge, Softmax
 from tasks.core.linear import train_softmax
 from tasks.core.mlp import fit_mlp
 from tasks.core.neighbours import fit_centroid, fit_neighbours
 from tasks.core.predictors import Predictor, say
 from tasks.core.ridge import fit_ridge
-
-FOLDS = 5
 
 
 @dataclass(frozen=True)

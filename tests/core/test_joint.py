@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import UNKNOWN, Answers
 from tasks.core.hyper import Centroid, Mlp, Ridge, Shared, Softmax
-from tasks.core.joint import Asked, inner_folds_of, least_known, train_jointly, train_separately
+from tasks.core.joint import Asked, train_jointly, train_separately
 from tasks.core.selection import Rows, Trained, train_heads
 
 HYPERS = [Softmax(0.1), Ridge(1.0), Mlp((8,), 1e-2), Centroid()]
@@ -120,22 +121,3 @@ def test_progress_counts_every_head_once() -> None:
     train_jointly(asked(), [Shared((8,)), Shared((4,)), Shared((4,), weigh="known")], advance=told.append)
     assert told[-1] == 9
     assert told == sorted(told)
-
-
-def test_the_poorest_fold_is_told() -> None:
-    answers = Answers.of(
-        {"a": ["0", "1"] * 10, "b": ["0"] * 18 + ["1", "1"], "c": ["0"] * 20, "d": [""] * 20}
-    )
-    folds = inner_folds_of(answers, np.arange(20).astype(str), seed=0)
-    naive = [
-        min(
-            int((answers.labels[held, target] == number).sum()) for _, held in folds for number in range(size)
-        )
-        if size
-        else 0
-        for target, size in enumerate(answers.sizes)
-    ]
-    assert least_known(answers, np.ones(20), folds).tolist() == naive
-    assert naive[0] > 0
-    assert naive[1] == 0  # two answers cannot be in five folds
-    assert least_known(answers, np.zeros(20), folds).tolist() == [0, 0, 0, 0]

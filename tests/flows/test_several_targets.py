@@ -12,6 +12,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from flows.console import show_summary
+from flows.doctor import show_doctor
+from flows.plan import show_plan
 from flows.study import Study
 from tasks.core.answer_scores import MACRO
 from tasks.core.errors import RequestError
@@ -239,3 +241,49 @@ def test_wrong_targets_are_one_line(run: Run, scenes: Path, changes: dict[str, A
 def test_what_goes_with_one_target_alone_is_refused(scenes: Path, changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         study_of(scenes, **changes)
+
+
+# Told before
+
+
+def test_a_plan_counts_a_head_for_every_target_and_part(
+    run: Run, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, here = study_of(scenes), tmp_path / "artifacts"
+    assert show_plan(study, here) == 0  # files to read
+    assert "at most 8" in capsys.readouterr().out
+    run(study)
+    capsys.readouterr()
+    assert show_plan(study, here) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    wider = study_of(
+        scenes, data=with_targets(scenes, "square", "bar", {"name": "ground", "kind": "classes"})
+    )
+    assert show_plan(wider, here) == 0
+    table = capsys.readouterr().out
+    assert "nothing to do" not in table
+
+
+def test_doctor_tells_of_every_target(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(scenes, data=with_targets(scenes, "square", "bar", "lone"))
+    assert show_doctor(study, tmp_path / "artifacts") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "square: ",
+        " unknown",
+        "lone would be left out: one answer alone is known: 1",
+        "heads to train",
+    ):
+        assert text in told
+
+
+def test_doctor_refuses_where_no_target_can_be_learnt(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no target has two answers"):
+        show_doctor(study_of(scenes, data=with_targets(scenes, "lone")), tmp_path / "artifacts")
+    with pytest.raises(RequestError, match="no target can be learnt"):
+        show_doctor(
+            study_of(scenes, data=with_targets(scenes, "square", "bar", least_known=40)),
+            tmp_path / "artifacts",
+        )

@@ -1,0 +1,79 @@
+"""Which targets can be learnt and scored, and how answered samples are cut."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.core.answer_parts import able_targets, answer_parts
+from tasks.core.answer_splits import inner_folds_of
+from tasks.core.errors import RequestError
+from tasks.core.splits import SplitSpec
+from tasks.core.targets import answers_of
+
+SPEC = SplitSpec("random", 0.25, (0, 1))
+
+
+def table_of(**answers: list[str]) -> pd.DataFrame:
+    rows = len(next(iter(answers.values())))
+    return pd.DataFrame(
+        {
+            "digest": [f"d{n:03}" for n in range(rows)],
+            **{f"answer.{name}": column for name, column in answers.items()},
+            "weight": 1.0,
+            "manifest.side": ["test" if n % 4 == 0 else "train" for n in range(rows)],
+            "manifest.kind": ["x" if n % 10 == 0 else "y" for n in range(rows)],
+        }
+    )
+
+
+COMMON = ["0", "1"] * 60
+
+
+def test_targets_that_are_known_well_enough_are_kept_and_the_others_say_why() -> None:
+    table = table_of(
+        common=COMMON,
+        lone=["1"] * 120,
+        silent=[""] * 120,
+        rare=["1"] * 3 + ["0"] * 117,
+        half=["0", "1", "", ""] * 30,
+    )
+    able = able_targets(table, [SPEC], 2)
+    assert able.kept == ("common", "half")
+    assert able.left_out["lone"] == "one answer alone is known: 1"
+    assert able.left_out["silent"] == "no answer is known"
+    assert "samples of answer 1, and data.least_known asks for 2" in able.left_out["rare"]
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 5])
+def test_the_poorest_fold_or_test_part_decides(least: int) -> None:
+    table = table_of(common=COMMON, few=["1", "0", *[""] * 6] * 15)
+    answers = answers_of(table)
+    poorest = []
+    for part in answer_parts(table, [SPEC]):
+        training = np.flatnonzero(part.training)
+        folds = inner_folds_of(answers.take(training), part.groups[training], seed=part.seed)
+        for rows in (np.flatnonzero(part.test), *(training[held] for _, held in folds)):
+            poorest += [int((answers.labels[rows, 1] == number).sum()) for number in (0, 1)]
+    assert ("few" in able_targets(table, [SPEC], least).kept) == (min(poorest) >= least)
+
+
+def test_samples_of_no_weight_count_for_nothing() -> None:
+    table = table_of(common=COMMON, other=COMMON)
+    table.loc[table["answer.other"] == "1", "weight"] = 0.0
+    with pytest.raises(RequestError, match="no target can be learnt"):
+        able_targets(table, [SPEC], 1)
+
+
+def test_a_column_may_say_who_is_tested() -> None:
+    table = table_of(common=COMMON)
+    [part] = answer_parts(table, [SplitSpec("written", seeds=(0,), column="side")])
+    assert part.test.tolist() == [n % 4 == 0 for n in range(120)]
+    with pytest.raises(RequestError, match="only 'train' and 'test' are known"):
+        list(answer_parts(table, [SplitSpec("written", seeds=(0,), column="kind")]))
+
+
+def test_columns_of_the_manifest_keep_their_shares_too() -> None:
+    table = table_of(common=COMMON)
+    for part in answer_parts(table, [SplitSpec("by kind", 0.25, (0, 1, 2), stratify=("kind",))]):
+        assert (table["manifest.kind"][part.test] == "x").sum() == pytest.approx(3, abs=1)
+        assert part.test.sum() == pytest.approx(30, abs=2)
