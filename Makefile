@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-BENCHES := bench-extract bench-store bench-plan bench-heads bench-experiments bench-wall bench-depth
+BENCHES := bench-extract bench-store bench-plan bench-heads bench-experiments bench-wall bench-depth bench-answers bench-tasks
 
 .PHONY: demo test test-all soak lint clean $(BENCHES)
 

@@ -19,7 +19,8 @@ def manifest() -> pd.DataFrame:
 
     Returns:
         `path`; `probability` of a defect as the labellers gave it and `type` of the cell; `defective`,
-        1 where the probability is above zero; `weight`, the probability, or 1 where that is zero;
+        1 where the probability is above zero; `weight`, the probability, or 1 where that is zero; `agreed_defect`,
+        1 or 0 where the labellers were sure, else unknown; `polycrystalline`, 1 or 0;
         `neighbours`, a stand-in for the module: 60 cells that lie side by side within a run of one type.
     """
     found = find_spec("elpv_dataset")
@@ -38,6 +39,8 @@ def manifest() -> pd.DataFrame:
             "type": cells["type"],
             "defective": (cells["probability"] > 0).astype(int),
             "weight": cells["probability"].where(cells["probability"] > 0, 1.0),
+            "agreed_defect": cells["probability"].map({0.0: "0", 1.0: "1"}).fillna("?"),
+            "polycrystalline": (cells["type"] == "poly").astype(int),
             "neighbours": run.astype(str) + "-" + within.astype(str),
         }
     )

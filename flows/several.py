@@ -8,9 +8,10 @@ from flows.stages import Stages
 from flows.story import story_of
 from flows.study import Study
 from tasks.answer_report import write_answer_report
-from tasks.answer_scores import HEADLINE, score_answers
+from tasks.answer_scores import score_answers
 from tasks.answers import train_answers
 from tasks.copies import find_copies
+from tasks.core.answer_scores import HEADLINE
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid
 from tasks.core.hyper import Shared

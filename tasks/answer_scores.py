@@ -12,6 +12,7 @@ from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_scores import (
     ANSWER_METRICS,
+    HEADLINE,
     MACRO,
     Question,
     best_threshold,
@@ -28,7 +29,6 @@ from tasks.core.tables import read_table
 from tasks.core.targets import answer_column
 from tasks.references import AnswerHeads, AnswerScores, Heads, Samples, Shelf
 
-HEADLINE = "average precision"
 FACTS = (
     "converged",
     "epochs",

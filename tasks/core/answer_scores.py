@@ -170,6 +170,8 @@ def draw_targets(asked: Mapping[str, Sequence[Question]], draws: Draws) -> dict[
     return scored | {MACRO: mean_of(list(scored.values())), MICRO: draw_question(pooled(everything), draws)}
 
 
+HEADLINE = "average precision"
+"""Of the scores, the one that is told first."""
 MACRO, MICRO = "macro average", "micro average"
 """What rows of scores call the mean over targets and the score of all questions together."""
 
