@@ -3,16 +3,15 @@
 Reading a study imports neither Prefect nor torch, so a wrong one is refused at once.
 """
 
-import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from flows.files import apply_change, first_complaint, folder_study, from_here, read_toml
 from flows.settings import (
     BackboneSettings,
     Data,
@@ -37,8 +36,6 @@ from tasks.core.tables import readable
 from tasks.core.taps import LAST, Tap, parse_tap
 from tasks.core.targets import Target
 from tasks.core.wishes import Wish
-
-CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 
 class Study(Table):
@@ -276,13 +273,13 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
     Raises:
         RequestError: one line that says what is wrong, where, and what to do.
     """
-    fields = _folder_study(path) if path.is_dir() else _read_toml(path)
+    fields = folder_study(path) if path.is_dir() else read_toml(path)
     for change in changes:
-        _apply(fields, change)
+        apply_change(fields, change)
     try:
-        study = Study.model_validate(_from_here(fields, path.parent))
+        study = Study.model_validate(from_here(fields, path.parent))
     except ValidationError as error:
-        raise RequestError(f"{path}: {_first(error)}") from None
+        raise RequestError(f"{path}: {first_complaint(error)}") from None
     check_study(study)
     return study
 
@@ -320,84 +317,3 @@ def _is_unicode(place: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _folder_study(folder: Path) -> dict[str, Any]:
-    """Sensible defaults: the last layer alone, and with two earlier depths beside it."""
-    name = re.sub(r"[^A-Za-z0-9._ -]+", "-", folder.resolve().name).strip("-. ") or "folder"
-    return {
-        "name": name,
-        "data": {"folder": str(folder.resolve())},
-        "experiments": [
-            {"name": "last layer"},
-            {"name": "three depths", "taps": ["last:mean", "blocks.4:mean+std", "blocks.5:mean+std"]},
-        ],
-    }
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise RequestError(
-            f"{path}: no such file or folder; give a study.toml, or a folder with one sub-folder per class"
-        )
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: not a TOML file ({error})") from None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _apply(fields: dict[str, Any], change: str) -> None:
-    """Set one dotted key; list items are named by their number, from 0."""
-    key, separator, text = change.partition("=")
-    if not separator or not key:
-        raise RequestError(f"--set {change!r}: write key=value, such as data.max_bad=0.1")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.split(".")
-    place: Any = fields
-    try:
-        for parent in parents:
-            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-        place[int(last) if isinstance(place, list) else last] = value
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise RequestError(f"--set {change!r}: the study has no place {key!r}") from None
-
-
-def _from_here(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve the paths of data and weights, which are relative to the study file."""
-    data, backbones = fields.get("data"), fields.get("backbones")
-    placed = dict(fields)
-    if isinstance(data, dict):
-        placed["data"] = _placed(data, ("manifest", "folder", "root"), folder)
-    if isinstance(backbones, dict):
-        placed["backbones"] = {
-            name: _placed(each, ("weights", *_checkpoint_key(each)), folder)
-            if isinstance(each, dict)
-            else each
-            for name, each in backbones.items()
-        }
-    return placed
-
-
-def _placed(fields: dict[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
-    return {
-        key: str((folder / value).resolve()) if isinstance(value, str) and key in keys else value
-        for key, value in fields.items()
-    }
-
-
-def _checkpoint_key(backbone: dict[str, Any]) -> tuple[str, ...]:
-    """A network that is named by its file has a path there."""
-    return ("network",) if str(backbone.get("network", "")).endswith(CHECKPOINTS) else ()
-
-
-def _first(error: ValidationError) -> str:
-    """Put the first complaint on one line."""
-    found = error.errors()[0]
-    where = ".".join(str(part) for part in found["loc"])
-    text = found["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
