@@ -43,7 +43,7 @@ def manifest() -> pd.DataFrame:
     for number, path in enumerate(table.path):
         place = FOLDER.parent / path
         if not place.is_file():
-            draw_scene(truth.iloc[number].to_dict(), number).save(place)
+            draw_scene({name: bool(truth[name].iloc[number]) for name in CHANCES}, number).save(place)
     for column, name in enumerate(CHANCES):
         true = truth[name].astype(int).astype(str)
         table[name] = true
@@ -169,7 +169,7 @@ class _Scene:
         centre = foot - height + radius
         for size, colour in ((1, (235, 235, 235)), (0.88, (190, 25, 30))):
             corners = [(x + size * radius * math.cos(t), centre + size * radius * math.sin(t)) for t in turn]
-            self.pen.polygon(corners, fill=self.shade(colour, 12))  # type: ignore[arg-type]
+            self.pen.polygon(corners, fill=self.shade(colour, 12))
         band = (x - 0.6 * radius, centre - 0.2 * radius, x + 0.6 * radius, centre + 0.2 * radius)
         self.pen.rectangle(band, fill=self.shade((235, 235, 235), 10))
 

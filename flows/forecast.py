@@ -16,7 +16,7 @@ from tasks.core.backbones import Backbone
 from tasks.core.cells import Source
 from tasks.core.choice import Memory
 from tasks.core.heads import Grid, Inputs
-from tasks.core.hyper import Network, budget
+from tasks.core.hyper import Network, SharedNetwork, budget
 from tasks.core.manifest import list_samples, locate
 from tasks.core.measuring import HEAD_SECONDS, MARGIN
 from tasks.core.passes import Passes
@@ -306,13 +306,18 @@ class Forecast:
 
     def _layers_time(self, grid: Grid, share: float) -> tuple[float | None, str]:
         """Seconds that an experiment's layers take, a share of its searches being left; and on what that rests."""
-        searches = round(share * len(self._sizes))
+        searches = round(share * len(self._sizes)) * (times := self._times(grid))
         told, pace = f"{searches:,} search{'es' * (searches > 1)} of {grid.name}", self._pace(grid)
         if pace is None:
             return None, f"{told} not estimated, nobody knows what reaches the layers"
-        learnt = sum(budget(_network(grid), size) for size in self._sizes)
+        learnt = times * sum(budget(_network(grid), size) for size in self._sizes)
         seconds = MARGIN * share * learnt * pace
         return seconds, f"{told} {about(seconds)} ({1000 * pace:,.1f} ms a sample, tried for a moment)"
+
+    def _times(self, grid: Grid) -> int:
+        """How often layers are searched on each part: of several targets once for each that does not share them."""
+        shared = any(isinstance(hyper, SharedNetwork) for hyper in grid.hypers)
+        return 1 if shared else max(1, len(targets_of(self.table)))
 
     def _verdict_time(self, most: float) -> tuple[float | None, str]:
         """Seconds that the verdict's cells take, no more than they may."""

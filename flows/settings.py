@@ -29,7 +29,7 @@ HEAD_KEYS: dict[str, tuple[str, ...]] = {
 }
 """What can be set of each head beside what every experiment has."""
 
-TRAINING_KEYS = ("learning_rates", "epochs", "weight_decay", "mixup", "batch", "folds", "seed")
+TRAINING_KEYS = ("learning_rates", "epochs", "weight_decay", "mixup", "batch", "folds", "seed", "sharing")
 TUNING_KEYS = ("head_first", "earlier", "batch_norm")
 DEPTH_KEYS: dict[str, tuple[str, ...]] = {
     "suffix": ("cut", "start", *TUNING_KEYS, *TRAINING_KEYS),
@@ -187,7 +187,8 @@ class ExperimentSettings(Table):
     seeds: Many[Seed] = Field((0,), description="mlp")
     sharing: Literal["both", "joint", "separate"] | None = Field(
         None,
-        description="mlp, of several targets: one network for all, one for each, or both beside each other; both",
+        description="mlp, and where layers are trained, of several targets: one network for all, one for each, "
+        "or both beside each other; both",
     )
     cut: str | None = Field(None, description="suffix: the layers behind it are trained")
     start: Literal["pretrained", "random"] = Field("pretrained", description="suffix: of the layers' weights")

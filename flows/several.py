@@ -14,7 +14,7 @@ from tasks.copies import find_copies
 from tasks.core.answer_scores import HEADLINE
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid
-from tasks.core.hyper import Shared
+from tasks.core.hyper import Shared, SharedNetwork
 from tasks.core.trials import name_of, together
 from tasks.publish import publish
 from tasks.references import AnswerHeads, AnswerScores, Features, Samples, Targets
@@ -31,7 +31,7 @@ def batches(grids: list[Grid]) -> list[tuple[Grid, ...]]:
 
 
 def _is_joint(grid: Grid) -> bool:
-    return any(isinstance(hyper, Shared) for hyper in grid.hypers)
+    return any(isinstance(hyper, Shared | SharedNetwork) for hyper in grid.hypers)
 
 
 def run_targets(

@@ -25,7 +25,7 @@ from flows.settings import (
 from tasks.core.backbones import Backbone, find_backbone, source_of
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, Inputs
-from tasks.core.hyper import Hyper, Network, Shared
+from tasks.core.hyper import Hyper, Network, Shared, SharedNetwork
 from tasks.core.ladder import Ladder
 from tasks.core.manifest import FOLDER_TARGET, check_columns, check_header
 from tasks.core.media import CROP, parse_view
@@ -77,12 +77,14 @@ class Study(Table):
             if shared is not None:
                 raise ValueError(f"experiment {shared!r}: sharing is for several targets (data.targets)")
             return self
-        deep = next((each for each in self.experiments if each.depth != "head"), None)
+        first = next(
+            (each.name for each in self.experiments if each.head_first and self._is_shared(each)), None
+        )
         alone = {
             "verdict": self.verdict is not None,
             "operating_points": bool(self.operating_points),
             'tracking = "mlflow"': self.tracking == "mlflow",
-            f"depth {deep.depth!r}" if deep else "": deep is not None,
+            f"experiment {first!r}: head_first": first is not None,
         }
         for what in (what for what, there in alone.items() if there):
             raise ValueError(f"{what} goes with one target (data.target), not with several yet; leave it out")
@@ -159,11 +161,13 @@ class Study(Table):
         ]
 
     def _is_shared(self, experiment: ExperimentSettings) -> bool:
-        return bool(self.data.targets) and experiment.head == "mlp" and experiment.sharing != "separate"
+        shares = experiment.head == "mlp" or experiment.depth != "head"
+        return bool(self.data.targets) and shares and experiment.sharing != "separate"
 
     def _shared(self, hyper: Hyper) -> Hyper:
         factors = tuple((each.name, each.weight) for each in self.data.targets if each.weight != 1)
-        return Shared(**vars(hyper), weigh=self.data.target_weights, factors=factors)
+        kind = SharedNetwork if isinstance(hyper, Network) else Shared
+        return kind(**vars(hyper), weigh=self.data.target_weights, factors=factors)
 
     def learnt_from(self, name: str) -> tuple[str, int | None]:
         """What a backbone learnt from: its name, and how many samples, as far as that is known."""

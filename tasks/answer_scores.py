@@ -31,6 +31,7 @@ from tasks.references import AnswerHeads, AnswerScores, Heads, Samples, Shelf
 
 FACTS = (
     "converged",
+    "stopped",
     "epochs",
     "gradient_norm",
     "temperature",
@@ -266,6 +267,8 @@ class _Bench:
     def _widths(self, joint: str, separate: str) -> list[dict[str, Any]]:
         """What inner folds say of joint and separate networks of each width."""
         stories = next(iter(self._stories(self.grids[joint], 0).values()))
+        if any("hidden" not in story["hyper"][1] for story in stories.values()):
+            return []  # layers have the widths that they have
         widths = list(
             dict.fromkeys(
                 tuple(stories[key]["hyper"][1]["hidden"]) for key in _grids(self.grids[joint])[joint]

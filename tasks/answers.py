@@ -1,11 +1,12 @@
 """Stage of several targets: experiments are trained, a head for every target, split and seed."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 from tasks.caching import stage
 from tasks.core import versions
-from tasks.core.answer_cells import Asking, cut_of, fill_answers, heads_of
+from tasks.core.answer_cells import Asking, cut_of, fill_answers, work
 from tasks.core.answer_parts import answer_parts
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
@@ -16,15 +17,20 @@ from tasks.core.splits import SplitSpec
 from tasks.core.tables import read_table
 from tasks.core.targets import answered
 from tasks.core.trials import shelves_identity
+from tasks.limits import gpu_slot
 from tasks.progress import Progress
 from tasks.references import AnswerHeads, Features, Heads, Samples, Shelf
 
 
 def _identity(inputs: dict[str, Any]) -> object:
     grids: tuple[Grid, ...] = inputs["grids"]
+    backbone: Backbone = inputs["backbone"]
     shared = grids[0].inputs
     return [
         [versions.TRAINER, versions.ANSWERS],
+        [versions.FINETUNER, backbone.fingerprint(inputs["artifacts"].seen("weights"))]
+        if grids[0].is_network
+        else [],
         [[grid.name, [spelled(hyper) for hyper in grid.hypers]] for grid in grids],
         inputs["targets"],
         *shelves_identity(
@@ -52,16 +58,17 @@ def train_answers(
     """
     table = answered(read_table(samples.table))
     asking = Asking(Source(grids[0].inputs, backbone, features.sets, table, artifacts), tuple(targets))
-    parts, each = list(answer_parts(table, splits)), heads_of(asking, grids)
+    parts = list(answer_parts(table, splits))
+    sizes, before = [work(asking, grids, part) for part in parts], 0
     shelves: dict[str, list[Shelf]] = {name: [] for name in targets}
-    with Progress(f"{study}: train {what}", each * len(parts)) as progress:
-        for number, part in enumerate(parts):
-            filled = fill_answers(
-                asking, grids, cut_of(table, part), partial(_advance, progress, number * each)
-            )
+    with Progress(f"{study}: train {what}", sum(sizes)) as progress:
+        for part, size in zip(parts, sizes, strict=True):
+            with gpu_slot() if grids[0].is_network else nullcontext():
+                filled = fill_answers(asking, grids, cut_of(table, part), partial(_advance, progress, before))
             for name, found in filled.items():
                 shelves[name].append(Shelf.of(part, found))
-            progress.advance_to((number + 1) * each)
+            before += size
+            progress.advance_to(before)
     names = {grid.name: [head_key(hyper) for hyper in grid.hypers] for grid in grids}
     return AnswerHeads.model_construct(
         heads={

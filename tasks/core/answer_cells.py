@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.core.answer_layers import samples_of, train_layers
 from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import Answers
 from tasks.core.cells import Filled, Source, check_fit, story_of
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
-from tasks.core.hyper import Hyper, Shared, Softmax, spelled
+from tasks.core.hyper import Hyper, Network, Shared, SharedNetwork, Softmax, spelled
 from tasks.core.targets import answers_of
 from tasks.core.trials import Part
 
@@ -102,9 +103,16 @@ def shelves(
     )
 
 
-def heads_of(asking: Asking, grids: Iterable[Grid]) -> int:
-    """Count the heads that `fill_answers` tells its `advance` of."""
-    return len(asking.targets) * len({head_key(hyper) for grid in grids for hyper in grid.hypers})
+def work(asking: Asking, grids: Iterable[Grid], part: Part) -> int:
+    """Count what `fill_answers` tells its `advance` of: heads, or of layers the samples that are learnt from."""
+    hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
+    return sum(_units(asking, hyper, part) for hyper in hypers.values())
+
+
+def _units(asking: Asking, hyper: Hyper, part: Part) -> int:
+    if isinstance(hyper, Network):
+        return samples_of(hyper, asking.answers, part)
+    return len(asking.targets)
 
 
 def fill_answers(
@@ -116,13 +124,13 @@ def fill_answers(
         asking: what is trained on, and asked.
         grids: experiments, all of them joint or none.
         cut: of the source's table.
-        advance: is told how many of the part's heads are done, as `heads_of` counts them.
+        advance: is told how much of the part's work is done, as `work` counts it.
 
     Raises:
         RequestError: if heads need features in memory that do not fit there.
     """
     hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
-    jointly = any(isinstance(hyper, Shared) for hyper in hypers.values())
+    jointly = any(isinstance(hyper, Shared | SharedNetwork) for hyper in hypers.values())
     source = asking.source
     alone, together = shelves(
         source.artifacts.heads, source.inputs, source.sets, source.table, asking.answers, cut
@@ -133,19 +141,26 @@ def fill_answers(
     if jointly:  # what one target lacks is trained for all
         lacks = tuple(key for key in hypers if any(key in keys for keys in lacking.values()))
         lacking = dict.fromkeys(asking.targets, lacks)
-    done = sum(len(hypers) - len(keys) for keys in lacking.values())
+    whole = work(asking, grids, cut.part)
+    done = whole - sum(_share(asking, hypers, keys, cut.part) for keys in lacking.values())
     for keys in dict.fromkeys(lacking.values()):
         targets = tuple(name for name in asking.targets if lacking[name] == keys)
         if keys:
             some = {key: hypers[key] for key in keys}
-            files = _train(asking, targets, some, cut, places, partial(_add, advance, done))
+            train = _train_layers if any(isinstance(each, Network) for each in some.values()) else _train
+            files = train(asking, targets, some, cut, places, partial(_add, advance, done))
             for name in targets:
                 found[name] |= dict.fromkeys(keys, files[name])
-            done += len(targets) * len(keys)
+            done += sum(_share(asking, hypers, keys, cut.part) for _ in targets)
     return {
         name: Filled({key: found[name][key] for key in hypers}, list(lacking[name]))
         for name in asking.targets
     }
+
+
+def _share(asking: Asking, hypers: Mapping[str, Hyper], keys: Iterable[str], part: Part) -> int:
+    """A target's share of the work of some heads."""
+    return sum(_units(asking, hypers[key], part) for key in keys) // len(asking.targets)
 
 
 def _add(advance: Advance, before: int, more: int) -> None:
@@ -201,6 +216,20 @@ def _train(
         }
         files[name] = save_heads(places[name], kept)
     return files
+
+
+def _train_layers(
+    asking: Asking,
+    targets: Sequence[str],
+    hypers: Mapping[str, Hyper],
+    cut: Cut,
+    places: Mapping[str, Path],
+    advance: Advance,
+) -> dict[str, Path]:
+    [(key, network)] = hypers.items()  # layers come one by one
+    assert isinstance(network, Network)  # noqa: S101
+    answers = asking.answers.only(targets)
+    return train_layers(asking.source, answers, key, network, cut.part, places, advance)
 
 
 def _check_stream(rows: object, hypers: Iterable[Hyper], answers: Answers) -> None:

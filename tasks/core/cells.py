@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.core.looks import Looks
+    from tasks.core.search import Found
+    from tasks.core.truth import Known
 
 BYTES_A_PREDICTION = 32
 """A class's probability of a sample is held several times over while heads are trained and kept."""
@@ -167,7 +169,7 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
     done = sum(_units(source, hyper, part) for key, hyper in hypers.items() if key in found)
     for some in _batches(lacking, source):
         layers = any(isinstance(hyper, Network) for hyper in some.values())
-        train = _train_network if layers else _train_heads
+        train = train_network if layers else _train_heads
         path = train(source, some, part, place, partial(_add, advance, done))
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
@@ -243,11 +245,12 @@ def _train_heads(source: Source, hypers: dict[str, Hyper], part: Part, place: Pa
     return save_heads(place, files)
 
 
-def _train_network(
+def train_network(
     source: Source, hypers: dict[str, Hyper], part: Part, place: Path, advance: Advance
 ) -> Path:
     """Search layers for one part, let them speak of its test rows, and keep them, or what they say alone."""
-    from tasks.core.search import Known, Search
+    from tasks.core.search import Search
+    from tasks.core.truth import Known
 
     [(key, network)] = hypers.items()
     assert isinstance(network, Network)  # noqa: S101
@@ -255,20 +258,16 @@ def _train_network(
     checkpoints = source.artifacts.checkpoints / f"{place.name}-{key}"
     found = Search(
         network,
-        _maker(source, network, known),
+        maker(source, network, len(source.classes), known),
         source.looks,
         known,
         np.flatnonzero(part.training),
         np.flatnonzero(part.test),
         part.seed,
         checkpoints,
-        _counted(_units(source, network, part), advance),
+        counted(_units(source, network, part), advance),
     ).run()
-    settings = spelled(network)[1]
-    assert isinstance(settings, dict)  # noqa: S101
-    chosen = {name: value for name, value in settings.items() if name != "learning_rates"}
-    chosen |= {"learning_rate": found.facts["learning_rate"], "epochs": found.facts["epochs"]}
-    story = {"hyper": [network.kind, chosen], "tried": [vars(each) for each in found.tried], **found.facts}
+    story = told_of(network, found)
     file = HeadFile(
         predictor=found.predictor if _is_whole(part) else found.predictor.without_tensors(),
         log_proba=found.said,
@@ -281,31 +280,50 @@ def _train_network(
     return path
 
 
+def told_of(network: Network, found: "Found") -> dict[str, Any]:
+    """Tell what a search chose, and what it tried."""
+    settings = spelled(network)[1]
+    assert isinstance(settings, dict)  # noqa: S101
+    chosen = {name: value for name, value in settings.items() if name != "learning_rates"}
+    chosen |= {"learning_rate": found.facts["learning_rate"], "epochs": found.facts["epochs"]}
+    return {"hyper": [network.kind, chosen], "tried": [vars(each) for each in found.tried], **found.facts}
+
+
 def _is_whole(part: Part) -> bool:
     """Whether all that is not tested is learnt from; a share may be all, and lies where the whole part does."""
     return bool((part.training | part.test).all())
 
 
-def _maker(source: Source, network: Network, known: Any) -> Callable[[int, np.ndarray], "nn.Module"]:
+def maker(
+    source: Source, network: Network, classes: int, known: "Known | None" = None
+) -> Callable[[int, np.ndarray], "nn.Module"]:
+    """Say how layers are built that are to be trained, given a seed and the samples to learn from.
+
+    Args:
+        source: whose network it is.
+        network: how they start.
+        classes: C.
+        known: of one target, by which the classifier may start at its optimum.
+    """
     from tasks.core.layers import part as part_of
     from tasks.core.networks import build
     from tasks.core.probe import start_at_optimum
 
-    classes, pretrained = len(source.classes), network.start == "pretrained"
+    pretrained = network.start == "pretrained"
 
     def make(seed: int, learnt: np.ndarray) -> "nn.Module":
         if not pretrained:
             fresh = build(source.backbone, classes=classes, seed=seed)
             return part_of(fresh, network.cut, classes=classes, blank=False)
         layers = part_of(source.network, network.cut, classes=classes, blank=True)
-        if network.head_first:
+        if network.head_first and known is not None:
             start_at_optimum(layers, source.looks, known.labels, known.weights, learnt, classes=classes)
         return layers
 
     return make
 
 
-def _counted(total: int, advance: Advance) -> Advance:
+def counted(total: int, advance: Advance) -> Advance:
     """Add up samples that were learnt from; there may be fewer folds, and then more of them, than were counted on."""
     done = 0
 

@@ -6,7 +6,7 @@ a run that was killed goes on from its last checkpoint with the same numbers, to
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from tasks.core.checkpoints import Checkpoint
 from tasks.core.layers import grouped, seed_of, set_mode
 from tasks.core.looks import Looks
 from tasks.core.memory import keep_freed_memory
+from tasks.core.truth import Truth
 
 WARM_UP = 0.2
 """Share of the steps in which the learning rate rises; then it falls to nought as a cosine does."""
@@ -49,21 +50,12 @@ class Samples:
     Attributes:
         looks: at all samples.
         rows: (n,) numbers of those to learn from.
-        labels: (N,) int, of all.
-        weights: (N,) at least zero, of all.
-        classes: C.
+        known: of all.
     """
 
     looks: Looks
     rows: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    classes: int
-
-    def targets(self) -> Tensor:
-        """(N, C) one-hot labels times weights, whose mean over `rows` is 1; float32."""
-        share = self.weights / self.weights[self.rows].mean()
-        return torch.from_numpy(np.eye(self.classes)[self.labels] * share[:, None]).float()
+    known: Truth
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class Training:
             weight_decay=self.course.weight_decay,
         )
         self.optimizer = torch.optim.AdamW(groups)
-        self.targets = self.samples.targets()
+        self.targets = self.samples.known.targets(self.samples.rows)
         self.micro = len(self.samples.rows)
         """Samples that may go through the layers at once; the gradients of a step's parts are added up."""
 
@@ -160,7 +152,10 @@ class Training:
             group["lr"] = group["peak"] * height
 
     def _take(self, step: Step, x: Tensor, steps: int) -> None:
-        """Take one step down the gradient of the batch's weighted mean of cross entropy."""
+        """Take one step down the gradient of the batch's weighted mean of cross entropy.
+
+        Of several targets it is the mean over the answers that are known, by what they weigh.
+        """
         target = self.targets[torch.from_numpy(step.rows)]  # (n, C)
         if self.course.mixup:
             x, target = mixed(x, target, self.course.mixup, [self.course.seed, step.number, 2])
@@ -174,11 +169,12 @@ class Training:
 
     def _gradient(self, x: Tensor, target: Tensor) -> float:
         """Add up the gradients of a batch's parts, as large as fit in memory; return the batch's loss."""
+        whole = float(len(x)) if len(self.samples.known.blocks) == 1 else float(target.sum())
         while True:
             count = -(-len(x) // self.micro)  # of nearly the same size: batch norm cannot live on one sample
             parts = zip(torch.tensor_split(x, count), torch.tensor_split(target, count), strict=True)
             try:
-                return sum(self._backward(*part, len(x)) for part in parts)
+                return sum(self._backward(*part, whole) for part in parts)
             except torch.OutOfMemoryError:
                 if self.micro == 1:
                     raise
@@ -186,11 +182,11 @@ class Training:
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
 
-    def _backward(self, x: Tensor, target: Tensor, batch: int) -> float:
+    def _backward(self, x: Tensor, target: Tensor, whole: float) -> float:
         x, target = on_device(x, self.device), target.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.layers(x)
-        loss = -(target * torch.log_softmax(logits.float(), dim=1)).sum() / batch
+        loss = -(target * log_proba(logits.float(), self.samples.known.blocks)).sum() / whole
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
@@ -219,13 +215,20 @@ def mixed(x: Tensor, target: Tensor, strength: float, seed: list[int]) -> tuple[
     return share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
 
 
-def ask(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
+def log_proba(logits: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Logarithm of the softmax within each target's block of classes; (n, C) -> (n, C)."""
+    parts = torch.split(logits, list(blocks), dim=1)
+    return torch.cat([torch.log_softmax(part, dim=1) for part in parts], dim=1)
+
+
+def ask(layers: nn.Module, looks: Looks, rows: np.ndarray, blocks: Sequence[int] = ()) -> np.ndarray:
     """Ask layers about samples.
 
     Args:
         layers: from a look to (n, C).
         looks: at all samples.
         rows: (n,) numbers of those asked about.
+        blocks: how many classes each target has; one target if not given.
 
     Returns:
         (V, n, C) float64 log probabilities of each view.
@@ -238,7 +241,7 @@ def ask(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
         for view in looks.views:
             with _ahead(lambda some: looks.fixed(some, view), batches) as looked:  # noqa: B023 - used at once
                 logits = torch.cat([layers(on_device(x, device)).double().cpu() for x in looked])
-            said.append(torch.log_softmax(logits, dim=1).numpy())
+            said.append(log_proba(logits, blocks or logits.shape[1:]).numpy())
     return np.stack(said)
 
 

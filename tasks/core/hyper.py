@@ -117,6 +117,15 @@ class Network:
     kind: ClassVar[str] = "network"
 
 
+@dataclass(frozen=True)
+class SharedNetwork(Network):
+    """Layers that all targets share (`tasks.core.answer_layers`); attributes as `Network` and `Shared`."""
+
+    weigh: str = "equal"
+    factors: tuple[tuple[str, float], ...] = ()
+    kind: ClassVar[str] = "shared network"
+
+
 def budget(network: Network, samples: int) -> int:
     """Say how many samples a search learns from, each as often as it does.
 

@@ -15,6 +15,7 @@ from tasks.core.hyper import Network
 from tasks.core.layers import part
 from tasks.core.networks import build
 from tasks.core.taps import parse_tap
+from tasks.core.truth import Known
 
 if TYPE_CHECKING:
     from tasks.core.cells import Source
@@ -30,7 +31,7 @@ def seconds_a_sample(source: "Source", network: Network) -> float:
     layers = part(build(source.backbone, classes=classes, seed=0), network.cut, classes=classes, blank=False)
     rows = np.arange(min(network.batch, len(source.labels)))
     weights = np.ones(len(source.labels))
-    samples = Samples(source.looks, rows, source.labels, weights, classes)
+    samples = Samples(source.looks, rows, Known(source.labels, weights, np.arange(len(weights)), classes))
     course = Course(1e-6, epochs=1, batch=len(rows), batch_norm=network.batch_norm)
     return float(np.median([_seconds(Training(layers, samples, course)) for _ in range(TRIALS)][1:])) / len(
         rows

@@ -300,7 +300,7 @@ def _plan_answers(
     if not found.unread:
         targets, there = count_there(found.table, trials, splits, least, artifacts)
     return [
-        TrialPlan(trial.name, len(trial.hypers) * seeds * targets, count)
+        TrialPlan(trial.name, len(trial.hypers) * seeds * targets, count, trial.is_network)
         for (trial, _), count in zip(trials, there, strict=True)
     ]
 

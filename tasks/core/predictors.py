@@ -280,6 +280,21 @@ class Networks:
         """What is left where the layers are not kept."""
         return replace(self, tensors={})
 
+    def only(self, classifier: str, classes: slice, temperature: float) -> Self:
+        """The networks with some of their outputs.
+
+        Args:
+            classifier: the name of the last layer, as the network's own state dict has it.
+            classes: which outputs.
+            temperature: of these.
+        """
+        ends = tuple(f"{classifier}.{part}" for part in ("weight", "bias"))
+        tensors = {
+            name: array[classes] if name.partition(" ")[2].endswith(ends) else array
+            for name, array in self.tensors.items()
+        }
+        return replace(self, tensors=tensors, temperature=temperature)
+
     def states(self) -> list[dict[str, np.ndarray]]:
         """The state dict of each network."""
         found: dict[int, dict[str, np.ndarray]] = {}

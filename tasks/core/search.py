@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tasks.core.calibration import scaled, temperature
 from tasks.core.checkpoints import Checkpoint
 from tasks.core.digest import digest_value
 from tasks.core.finetune import Course, Diverged, Samples, Training, ask
@@ -26,30 +25,14 @@ from tasks.core.fits import Fact, Folds
 from tasks.core.hyper import Network
 from tasks.core.looks import Looks
 from tasks.core.predictors import Networks
-from tasks.core.selection import inner_folds, inner_scores, mean_log_proba
+from tasks.core.selection import mean_log_proba
+from tasks.core.truth import SCORES, Judged, Truth, warmed
 
 SHARED = ("earlier", "weight_decay", "mixup", "batch", "batch_norm", "seed")
 """What all candidates of a network have in common."""
 
 Make = Callable[[int, np.ndarray], nn.Module]
 """(seed, numbers of the samples to learn from) -> layers to train."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of N samples besides how they look.
-
-    Attributes:
-        labels: (N,) int.
-        weights: (N,) at least zero.
-        groups: (N,) ids.
-        classes: C.
-    """
-
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray
-    classes: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +66,7 @@ class Found:
         facts: as `tasks.core.selection.Trained`, and what was chosen ("learning_rate", "epochs"), what it took
             ("trainings", "epochs_in_all", "seconds"), and why a network of the chosen ended early ("stopped").
         tried: every training.
+        judged: the same of each target; `predictor` and `facts` tell the first one's temperature and scores.
     """
 
     predictor: Networks
@@ -90,6 +74,7 @@ class Found:
     said: np.ndarray
     facts: dict[str, Fact]
     tried: list[Tried]
+    judged: Judged
 
 
 @dataclass
@@ -111,7 +96,7 @@ class Search:
     network: Network
     make: Make
     looks: Looks
-    known: Known
+    known: Truth
     training: np.ndarray
     asked: np.ndarray
     seed: int
@@ -122,7 +107,7 @@ class Search:
 
     def run(self) -> Found:
         """Choose, train, and ask."""
-        folds = self._folds()
+        folds = self.known.folds(self.training, seed=self.seed, most=self.network.folds)
         if folds:
             fits = [self._choose(folds[0])]
             fits += [
@@ -132,13 +117,6 @@ class Search:
             everything = np.arange(len(self.training))
             fits = [self._attempt(middle(self.network), (everything, everything[:0]), -1)]
         return self._found(fits, folds)
-
-    def _folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        rows = self.training
-        labels, groups = self.known.labels[rows], self.known.groups[rows]
-        folds = inner_folds(labels, groups, seed=self.seed, most=self.network.folds)
-        weighed = all(self.known.weights[rows[part]].any() for fold in folds for part in fold)
-        return folds if weighed else []
 
     def _choose(self, fold: tuple[np.ndarray, np.ndarray]) -> "_Fitted":
         """Try every learning rate, then with the best of them every number of epochs; of equals the first."""
@@ -155,16 +133,16 @@ class Search:
         """Train once, and ask about the rows left out."""
         learnt, left_out = (self.training[part] for part in fold)
         started = time.perf_counter()
-        samples = Samples(self.looks, learnt, self.known.labels, self.known.weights, self.known.classes)
+        samples = Samples(self.looks, learnt, self.known)
         speak, stopped = self._started(course.seed, learnt, number), ""
         heard = left_out if len(left_out) else learnt
         try:
             Training(speak, samples, course, self._checkpoint(course, number), self.advance).run()
-            said = _heard(speak, self.looks, heard)
+            said = self._heard(speak, heard)
         except Diverged as reason:
-            speak, stopped = _Prior(self._prior(learnt)), str(reason)
-            said = _ask(speak, self.looks, heard)
-        brier = self._brier(said, left_out) if len(left_out) else None
+            speak, stopped = _Prior(self.known.prior(learnt)), str(reason)
+            said = self._ask(speak, heard)
+        brier = self.known.brier(said, left_out) if len(left_out) else None
         seconds = time.perf_counter() - started
         told = Tried(course.learning_rate, course.epochs, number, brier, seconds, stopped)
         self.tried.append(told)
@@ -181,53 +159,51 @@ class Search:
             return None
         return Checkpoint(self.place / f"{digest_value([asdict(course), number])}.checkpoint")
 
-    def _prior(self, learnt: np.ndarray) -> np.ndarray:
-        """(C,) log share of each class among samples, none of them nought."""
-        counts = np.bincount(self.known.labels[learnt], self.known.weights[learnt], self.known.classes)
-        prior: np.ndarray = np.log((counts + 1 / len(counts)) / (counts.sum() + 1))
-        return prior
+    def _ask(self, layers: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """(V, n, C) log probabilities."""
+        if isinstance(layers, _Prior):
+            return np.tile(layers.log_proba, (len(self.looks.views), len(rows), 1))
+        return ask(layers, self.looks, rows, self.known.blocks)
 
-    def _brier(self, said: np.ndarray, rows: np.ndarray) -> float:
-        """Score what is said of a fold at the temperature that suits it: what is kept is calibrated, too."""
-        labels, weights, views = self.known.labels[rows], self.known.weights[rows], len(said)
-        warmth = temperature(np.concatenate(list(said)), np.tile(labels, views), np.tile(weights, views))
-        scores = inner_scores(mean_log_proba(list(scaled(said, warmth))), labels, weights)
-        return float(str(scores["inner_brier"]))
+    def _heard(self, layers: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """Ask layers whose training has just ended.
+
+        Raises:
+            Diverged: if the last step made them say what is no number.
+        """
+        said = self._ask(layers, rows)
+        if not np.isfinite(said).all():
+            raise Diverged("after the last step what the layers say was not finite")
+        return said
 
     def _found(self, fits: Sequence["_Fitted"], folds: Folds) -> Found:
         """Put together what the folds' networks say, at a temperature that suits what they did not learn from.
 
         A network whose training failed has no say, unless all did.
         """
-        inner, warmth, facts = self._inner(fits, folds)
+        judged = self._judged(fits, folds)
         able = [fit for fit in fits if not fit.tried.stopped]
-        said = [_ask(fit.layers, self.looks, self.asked) for fit in able or fits]
+        said = np.concatenate([self._ask(fit.layers, self.asked) for fit in able or fits])
         return Found(
-            Networks(_tensors([fit.layers for fit in able]), warmth),
-            inner,
-            mean_log_proba(list(scaled(np.concatenate(said), warmth))),
-            {**facts, **self._facts(fits), "temperature": warmth},
+            Networks(_tensors([fit.layers for fit in able]), judged.warmth[0]),
+            judged.inner if folds else None,
+            mean_log_proba(list(warmed(said, self.known.blocks, judged.warmth))),
+            {**judged.facts[0], **self._facts(fits), "temperature": judged.warmth[0]},
             self.tried,
+            judged,
         )
 
-    def _inner(
-        self, fits: Sequence["_Fitted"], folds: Folds
-    ) -> tuple[np.ndarray | None, float, dict[str, Fact]]:
-        """What is said of the training rows by the networks that did not see them, their temperature, and scores."""
+    def _judged(self, fits: Sequence["_Fitted"], folds: Folds) -> Judged:
+        """Judge what is said of the training rows by the networks that did not see them."""
+        targets = len(self.known.blocks)
         if not folds:
-            return None, 1.0, dict.fromkeys(("inner_brier", "inner_log_loss", "inner_accuracy"))
-        labels, weights = self.known.labels[self.training], self.known.weights[self.training]
-        raw = np.empty((len(self.looks.views), len(labels), self.known.classes))
-        able = np.zeros(len(labels), dtype=bool)
+            blank = dict.fromkeys(SCORES)
+            return Judged(np.empty((0, 0)), (1.0,) * targets, (blank,) * targets)
+        raw = np.empty((len(self.looks.views), len(self.training), sum(self.known.blocks)))
+        able = np.zeros(len(self.training), dtype=bool)
         for fit, (_, left_out) in zip(fits, folds, strict=True):
             raw[:, left_out], able[left_out] = fit.said, not fit.tried.stopped
-        views, warmth = len(raw), 1.0
-        if able.any():
-            own = raw[:, able].reshape(-1, self.known.classes)
-            warmth = temperature(own, np.tile(labels[able], views), np.tile(weights[able], views))
-        told = np.where(able[:, None], scaled(raw, warmth), raw)  # priors are calibrated as they are
-        inner = mean_log_proba(list(told))
-        return inner, warmth, inner_scores(inner, labels, weights)
+        return self.known.judged(raw, able, self.training)
 
     def _facts(self, fits: Sequence["_Fitted"]) -> dict[str, Fact]:
         stopped = [fit.tried.stopped for fit in fits if fit.tried.stopped]
@@ -258,25 +234,6 @@ class _Prior(nn.Module):
     def __init__(self, log_proba: np.ndarray) -> None:
         super().__init__()
         self.log_proba = log_proba
-
-
-def _ask(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
-    """(V, n, C) log probabilities."""
-    if isinstance(layers, _Prior):
-        return np.tile(layers.log_proba, (len(looks.views), len(rows), 1))
-    return ask(layers, looks, rows)
-
-
-def _heard(layers: nn.Module, looks: Looks, rows: np.ndarray) -> np.ndarray:
-    """Ask layers whose training has just ended.
-
-    Raises:
-        Diverged: if the last step made them say what is no number.
-    """
-    said = ask(layers, looks, rows)
-    if not np.isfinite(said).all():
-        raise Diverged("after the last step what the layers say was not finite")
-    return said
 
 
 def _tensors(networks: Sequence[nn.Module]) -> dict[str, np.ndarray]:

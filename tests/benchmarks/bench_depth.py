@@ -28,6 +28,7 @@ from tasks.core.looks import Kept, Looks
 from tasks.core.networks import load_network, outline
 from tasks.core.store import as_stored, holdings, set_folder, write_shard
 from tasks.core.taps import Tap
+from tasks.core.truth import Known
 
 CUTS = ("blocks.2", "blocks.3", "blocks.5")
 SAMPLES, BATCH, TURNS = 128, 32, 5
@@ -112,7 +113,8 @@ def keep(prefix: Prefix, cut: str, pictures: Pictures, artifacts: Artifacts) -> 
 
 
 def samples(looks: Looks, count: int = SAMPLES) -> Samples:
-    return Samples(looks, np.arange(count), np.arange(SAMPLES) % 2, np.ones(SAMPLES), 2)
+    every = np.arange(SAMPLES)
+    return Samples(looks, np.arange(count), Known(every % 2, np.ones(SAMPLES), every, 2))
 
 
 def epoch(layers: nn.Module, looks: Looks) -> float:

@@ -25,9 +25,10 @@ from tasks.core.hyper import Centroid, Hyper, Network, Ridge, Softmax, budget, s
 from tasks.core.layers import part as layers_behind
 from tasks.core.networks import load_network
 from tasks.core.probe import start_at_optimum
-from tasks.core.search import Known, Search
+from tasks.core.search import Search
 from tasks.core.selection import Rows, said_of, train_heads
 from tasks.core.trials import Part
+from tasks.core.truth import Known
 
 on_the_processor = layered.on_the_processor
 

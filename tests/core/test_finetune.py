@@ -9,11 +9,13 @@ import torch
 from layered import Given, Killed, killed_after
 from torch import Tensor, nn
 
+from tasks.core.answers import UNKNOWN, Answers, label_weights
 from tasks.core.checkpoints import Checkpoint
 from tasks.core.cuts import Prefix
 from tasks.core.finetune import Course, Diverged, Samples, Training, ask, mixed, shape
 from tasks.core.layers import grouped, in_order, part, with_new_classifier
 from tasks.core.taps import Tap
+from tasks.core.truth import Known, KnownAnswers
 
 CLASSES = 3
 
@@ -93,7 +95,8 @@ def whole_with_frozen_prefix(
 
 
 def samples_of(looks: Tensor, labels: np.ndarray, weights: np.ndarray) -> Samples:
-    return Samples(Given(looks), np.arange(len(labels)), labels, weights, CLASSES)
+    rows = np.arange(len(labels))
+    return Samples(Given(looks), rows, Known(labels, weights, rows, CLASSES))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -323,3 +326,54 @@ def test_training_leaves_the_random_numbers_of_others_alone():
     before = torch.get_rng_state()
     Training(layers, samples, replace(Course(1e-2, 1, batch=8), seed=4)).run()
     assert torch.equal(before, torch.get_rng_state())
+
+
+# Several targets
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_learn_several_targets_by_the_mean_over_the_known_answers(name):
+    """Against a naive loop with a tape over each target's known rows."""
+    make, cut = NETWORKS[name]
+    network = pretrained(make)
+    x, labels, weights = pictures()
+    random = np.random.default_rng(2)
+    both = np.column_stack([labels > 0, labels]).astype(np.int64)
+    both[random.random(both.shape) < 0.4] = UNKNOWN
+    answers = Answers(("yes", "kind"), (("0", "1"), ("a", "b", "c")), both)
+    seen = np.flatnonzero(answers.known.any(axis=1))
+    known = KnownAnswers(answers, weights, seen)
+    prefix = Prefix(network, [Tap(cut, "none")])
+    with torch.inference_mode():
+        kept = torch.stack([prefix(view)[0] for view in x]).clone()
+    course = Course(3e-3, epochs=4, batch=16)
+    layers = part(network, cut, classes=5, blank=True)
+    naive = copy.deepcopy(layers)
+    training = Training(layers, Samples(Given(kept), seen, known), course)
+    training.run()
+    groups = grouped(naive, course.learning_rate, earlier=course.earlier, weight_decay=course.weight_decay)
+    optimizer, losses = torch.optim.AdamW(groups), []
+    share = label_weights(answers.take(seen), weights[seen])
+    place = {row: number for number, row in enumerate(seen.tolist())}
+    batches = max(1, round(len(seen) / course.batch))
+    for epoch in range(course.epochs):
+        for rows in np.array_split(np.random.default_rng([0, epoch]).permutation(seen), batches):
+            step = len(losses)
+            view = np.random.default_rng([0, step, 1]).integers(0, len(kept), len(rows))
+            said = naive(kept[view, rows])
+            mine = share[[place[row] for row in rows.tolist()]]
+            total = torch.zeros(())
+            for target, columns in enumerate((slice(0, 2), slice(2, 5))):
+                told = both[rows, target] != UNKNOWN
+                each = nn.functional.cross_entropy(
+                    said[told][:, columns], torch.from_numpy(both[rows[told], target]), reduction="none"
+                )
+                total = total + (each * torch.from_numpy(mine[told, target]).float()).sum()
+            loss = total / float(mine.sum())
+            optimizer.zero_grad()
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * shape(step, course.epochs * batches)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    np.testing.assert_allclose(training.losses, losses, rtol=1e-4, atol=1e-5)

@@ -18,6 +18,9 @@ from PIL import Image
 from torch import nn
 
 from tasks.core import versions
+from tasks.core.answer_scores import MICRO, draw_targets, questions_of
+from tasks.core.answer_splits import inner_folds_of, split_by_answers
+from tasks.core.answers import UNKNOWN, Answers, label_weights
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
 from tasks.core.class_scores import draw_classes
@@ -28,7 +31,8 @@ from tasks.core.digest import digest_bytes
 from tasks.core.engine import run_prefix
 from tasks.core.engines import build
 from tasks.core.heads import Grid, Inputs
-from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Softmax
+from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Shared, Softmax
+from tasks.core.joint import Asked, train_jointly, train_separately
 from tasks.core.ladder import Ladder, shares_of
 from tasks.core.layers import part
 from tasks.core.looks import Kept, Live, Looks
@@ -36,13 +40,13 @@ from tasks.core.media import ImageSpec, pixels
 from tasks.core.metrics import TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.networks import freeze, load_network
 from tasks.core.probe import start_at_optimum
-from tasks.core.search import Known as Labelled
 from tasks.core.search import Search
-from tasks.core.selection import Rows, said_of, train_heads
+from tasks.core.selection import Rows, Trained, said_of, train_heads
 from tasks.core.splits import SplitSpec
 from tasks.core.store import holdings, write_shard
 from tasks.core.taps import Tap
 from tasks.core.trials import Part
+from tasks.core.truth import Known as Labelled
 from tasks.core.verdict import Cell, Depth, Measured, differences
 
 TestPart.__test__ = False  # a name that pytest would take for tests
@@ -832,6 +836,51 @@ def test_verdicts_are_those_of_their_version():
     check("VERDICT", VERDICT, verdict(), 1e-6)
 
 
+# Answers to several targets -> parts, folds, weights in a joint loss, and scores
+
+ANSWERS: dict[int, Numbers] = {}
+
+
+def answers() -> Numbers:
+    """Sixty samples, three targets of which some answers are unknown."""
+    rows = np.arange(60)
+    labels = np.column_stack([rows * 5 % 7 % 2, rows * 3 % 11 % 3, rows % 9 < 2]).astype(np.int64)
+    labels[rows * 7 % 10 < 3, 0] = labels[rows * 3 % 8 < 4, 2] = UNKNOWN
+    known = Answers(("a", "b", "c"), (("0", "1"), ("x", "y", "z"), ("0", "1")), labels)
+    groups = [f"g{row // 2}" for row in rows]
+    found: dict[str, object] = {
+        "test": " ".join(map(str, np.flatnonzero(split_by_answers(groups, known, test=0.3, seed=1))))
+    }
+    folds = inner_folds_of(known, np.array(groups), seed=2)
+    for number, (_, held) in enumerate(folds):
+        found[f"fold {number}"] = " ".join(map(str, held))
+    for way in ("equal", "known"):
+        for classes in ("none", "balanced"):
+            share = label_weights(known, 1 + series(60, step=7), way, {"b": 2.0}, classes)
+            found[f"{way}, {classes}"] = [*share.sum(axis=0).tolist(), float(share[5].sum())]
+    asked = Asked(series(60, 6, step=13), known, np.ones(60), folds)
+    hypers: list[tuple[str, list[list[Trained]]]] = [
+        ("joint", train_jointly(asked, [Shared((5,), 1e-2)])),
+        ("separate", train_separately(asked, [Softmax(0.1)], seed=0)),
+    ]
+    for name, trained in hypers:
+        for target, [each] in enumerate(trained):
+            found[f"{name}, {target}"] = each.predictor.log_proba(asked.features[:2])[:, 0].tolist()
+    part = TestPart(
+        rows, labels[:, 1], np.ones(60), np.log(np.full((60, 3), 1 / 3)) + 0.1 * series(60, 3, step=5)
+    )
+    part = replace(part, log_proba=part.log_proba - np.log(np.exp(part.log_proba).sum(axis=1, keepdims=True)))
+    drawn = draw_targets({"b": questions_of(part, None)}, draw_groups(groups, replicates=50))
+    for name in ("b", MICRO):
+        for metric, each in drawn[name].items():
+            found[f"{name}, {metric}"] = [each.value, float(each.draws.std())]
+    return found
+
+
+def test_answers_are_those_of_their_version():
+    check("ANSWERS", ANSWERS, answers(), 1e-3)
+
+
 # The guard itself
 
 
@@ -849,5 +898,15 @@ def test_other_numbers_or_another_version_are_told(monkeypatch):
 
 def test_every_version_is_guarded():
     constants = {name for name in vars(versions) if name.isupper()}
-    guarded = {"MEDIA", "EXTRACTOR", "TRAINER", "FINETUNER", "SCORER", "COPIES", "CURVE", "VERDICT"}
+    guarded = {
+        "MEDIA",
+        "EXTRACTOR",
+        "TRAINER",
+        "FINETUNER",
+        "SCORER",
+        "COPIES",
+        "CURVE",
+        "VERDICT",
+        "ANSWERS",
+    }
     assert constants == guarded

@@ -21,6 +21,7 @@ from tasks.core.hyper import Network
 from tasks.core.layer_estimates import layer_bytes, sample_seconds, search_bytes, step_bytes
 from tasks.core.layers import part, set_mode
 from tasks.core.networks import build
+from tasks.core.truth import Known
 
 SMALL = find_backbone("lite0", resize=48, crop=48)
 CUTS = {"": (3, 48, 48), "blocks.4": (112, 3, 3), "global_pool": (1280,)}
@@ -61,7 +62,7 @@ def test_searches_keep_a_network_a_fold_and_while_one_lasts_a_checkpoint_a_train
 def test_a_checkpoint_is_as_large_as_three_times_the_layers(tmp_path):
     layers = part(build(SMALL, classes=2, seed=0), "blocks.4", classes=2, blank=False)
     looks = _Rows(torch.rand(8, 112, 3, 3))
-    samples = Samples(looks, np.arange(8), np.array([0, 1] * 4), np.ones(8), 2)
+    samples = Samples(looks, np.arange(8), Known(np.array([0, 1] * 4), np.ones(8), np.arange(8), 2))
     checkpoint = Checkpoint(tmp_path / "x.checkpoint")
     Training(layers, samples, Course(1e-3, epochs=1, batch=4), checkpoint).run()
     assert checkpoint.path.stat().st_size == pytest.approx(3 * layer_bytes(SMALL, "blocks.4", 2), rel=0.05)

@@ -22,9 +22,10 @@ from tasks.core.cuts import Prefix
 from tasks.core.finetune import Course, Samples, Training, ask
 from tasks.core.hyper import Network, budget
 from tasks.core.layers import part
-from tasks.core.search import Found, Known, Search, course_of, middle
+from tasks.core.search import Found, Search, course_of, middle
 from tasks.core.selection import inner_folds
 from tasks.core.taps import Tap
+from tasks.core.truth import Known
 
 on_the_processor = layered.on_the_processor
 
@@ -109,7 +110,7 @@ class Case:
     def trained(self, course: Course, learnt: np.ndarray) -> nn.Module:
         layers = self.make(course.seed, learnt)
         known = self.known
-        samples = Samples(self.looks, learnt, known.labels, known.weights, known.classes)
+        samples = Samples(self.looks, learnt, known)
         Training(layers, samples, course).run()
         return layers
 

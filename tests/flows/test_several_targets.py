@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -16,9 +17,16 @@ from flows.doctor import show_doctor
 from flows.plan import show_plan
 from flows.study import Study
 from tasks.core.answer_scores import MACRO
+from tasks.core.backbones import find_backbone
+from tasks.core.cuts import Prefix
+from tasks.core.digest import digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.estimators import open_head
 from tasks.core.heads import load_heads
+from tasks.core.media import pixels
+from tasks.core.networks import load_network
+from tasks.core.taps import Tap
+from tasks.core.trained import open_layers
 
 SAMPLES = 120
 
@@ -234,13 +242,67 @@ def test_wrong_targets_are_one_line(run: Run, scenes: Path, changes: dict[str, A
     [
         ({"verdict": {"depths": ["head"]}}, "verdict goes with one target"),
         ({"operating_points": [{"recall": 0.9}]}, "operating_points goes with one target"),
-        ({"experiments": [{"name": "all", "depth": "everything"}]}, "goes with one target"),
+        (
+            {"experiments": [{"name": "all", "depth": "everything", "head_first": True}]},
+            "experiment 'all': head_first goes with one target",
+        ),
         ({"experiments": [{"name": "x", "sharing": "joint"}]}, "sharing does not go with head 'softmax'"),
     ],
 )
 def test_what_goes_with_one_target_alone_is_refused(scenes: Path, changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         study_of(scenes, **changes)
+
+
+# Layers
+
+LAYERS = {
+    "name": "late",
+    "depth": "suffix",
+    "cut": "blocks.5",
+    "epochs": [1],
+    "learning_rates": [1e-3],
+    "folds": 2,
+    "batch": 16,
+}
+
+
+def test_layers_are_trained_for_all_targets_and_for_each(run: Run, scenes: Path, tmp_path: Path) -> None:
+    splits = [{"name": "random", "seeds": [0], "test": 0.4}]
+    study = study_of(scenes, splits=splits, experiments=[LAYERS])
+    done = run(study)
+    assert {row["experiment"] for row in done.summary["scores"]} == {"late", "late, separate"}
+    assert done.summary["experiments"] == {"total": 4, "trained": 4, "reused": 0}
+    assert {row["head"] for row in done.results()} == {"shared network", "network"}
+    assert {row["joint"] for row in done.summary["joint"]} == {"late"}
+    assert list((tmp_path / "artifacts" / "checkpoints").iterdir()) == []
+    row = next(row for row in done.results() if row["head"] == "shared network" and row["target"] == "bar")
+    head = load_heads(tmp_path / "artifacts" / row["file"])[row["key"]]
+    backbone = find_backbone("lite0", resize=48, crop=48)
+    files = {digest_bytes(path.read_bytes()): path for path in scenes.glob("*.png")}
+    x = np.stack([pixels(files[digest].read_bytes(), backbone.preprocessing) for digest in head.test_rows])
+    mean, std = (
+        torch.tensor(each).view(1, 3, 1, 1)
+        for each in (backbone.preprocessing.mean, backbone.preprocessing.std)
+    )
+    [seen] = Prefix(load_network(backbone), [Tap("blocks.5", "none")])(
+        (torch.from_numpy(x).float() - mean) / std
+    )
+    with torch.inference_mode():
+        said = [
+            torch.log_softmax(layers(seen) / head.predictor.temperature, dim=1).exp()
+            for layers in open_layers(head, backbone)
+        ]
+    np.testing.assert_allclose(np.exp(head.log_proba), torch.stack(said).mean(0).numpy(), atol=2e-2)
+    again = run(study)
+    assert again.summary["experiments"] == {"total": 4, "trained": 0, "reused": 4}
+
+
+def test_a_plan_of_layers_for_several_targets_says_what_they_take(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show_plan(study_of(scenes, experiments=[LAYERS]), tmp_path / "artifacts") == 0
+    assert "late, separate" in capsys.readouterr().out
 
 
 # Told before

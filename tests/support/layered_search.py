@@ -18,7 +18,8 @@ import tasks.core.finetune
 from tasks.core.finetune import Step, Training
 from tasks.core.hyper import Network
 from tasks.core.layers import part
-from tasks.core.search import Known, Search
+from tasks.core.search import Search
+from tasks.core.truth import Known
 
 SAMPLES, CLASSES = 30, 2
 NETWORK = Network(
