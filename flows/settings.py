@@ -97,6 +97,9 @@ class Data(Table):
     target_weights: Literal["equal", "known"] = Field(
         "equal", description="of targets in a joint loss: all alike, or by how much is known of each"
     )
+    answer_weights: Literal["none", "balanced"] = Field(
+        "none", description="of a target's answers in a joint loss: as they are, or each the same in all"
+    )
     least_known: Annotated[int, Field(gt=0)] = Field(
         3,
         description="samples of each answer in every inner fold and test part, below which a target is left out",

@@ -167,7 +167,12 @@ class Study(Table):
     def _shared(self, hyper: Hyper) -> Hyper:
         factors = tuple((each.name, each.weight) for each in self.data.targets if each.weight != 1)
         kind = SharedNetwork if isinstance(hyper, Network) else Shared
-        return kind(**vars(hyper), weigh=self.data.target_weights, factors=factors)
+        return kind(
+            **vars(hyper),
+            weigh=self.data.target_weights,
+            factors=factors,
+            class_weight=self.data.answer_weights,
+        )
 
     def learnt_from(self, name: str) -> tuple[str, int | None]:
         """What a backbone learnt from: its name, and how many samples, as far as that is known."""

@@ -61,7 +61,12 @@ def write_answer_report(
             "inner_brier": number(best["inner_brier"]),
             "metrics": _metrics(best),
             "targets": [
-                {"target": row["target"], "known": row["known"], "metrics": _metrics(row)}
+                {
+                    "target": row["target"],
+                    "known": row["known"],
+                    "metrics": _metrics(row),
+                    "calibration_error": row["calibration_error"],
+                }
                 for row in _rows(scores.means, best)
             ],
         },

@@ -21,6 +21,7 @@ from tasks.core.answer_scores import (
     questions_of,
 )
 from tasks.core.artifacts import HEADS
+from tasks.core.calibration import expected_calibration_error
 from tasks.core.heads import HeadFile, load_heads, stories_in
 from tasks.core.metrics import Drawn, Draws, Score, TestPart, draw_groups, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
@@ -253,11 +254,21 @@ class _Bench:
                 "seeds": len(chosen),
                 "known": float(np.mean(known[target])) if target in known else total,
                 "inner_brier": float(np.mean(briers)) if briers else None,
+                "calibration_error": self._calibration(name, target, chosen) if target in known else None,
                 **columns(_over([seed[target] for seed in scored])),
                 **_spread([seed[target] for seed in scored]),
             }
             for target in scored[0]
         ]
+
+    def _calibration(self, name: str, target: str, chosen: Sequence[_Chosen]) -> float:
+        """The expected calibration error on the test part, the mean over the seeds."""
+        errors = []
+        for number, one in enumerate(chosen):
+            file = self._file(self.grids[name], target, number, one.keys[target])
+            part = self._part(target, file, file.log_proba, file.test_rows)
+            errors.append(expected_calibration_error(part.log_proba, part.labels, np.ones(len(part.labels))))
+        return float(np.mean(errors))
 
     def _by_target(self, name: str, seeds: int) -> dict[str, list[dict[str, dict[str, Any]]]]:
         """Target -> for each seed key -> story."""

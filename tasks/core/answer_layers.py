@@ -80,7 +80,8 @@ def _jointly(
     from tasks.core.search import Search
     from tasks.core.truth import KnownAnswers
 
-    known = KnownAnswers(answers, source.weights, part.groups, network.weigh, network.factors)
+    way = network.weigh, network.factors, network.class_weight
+    known = KnownAnswers(answers, source.weights, part.groups, *way)
     training, tested = np.flatnonzero(part.training), np.flatnonzero(part.test)
     first = places[answers.targets[0]]
     checkpoints = source.artifacts.checkpoints / f"{first.name}-{key}"

@@ -73,10 +73,12 @@ class Shared(Mlp):
     Attributes:
         weigh: how targets weigh in the loss: "equal", or "known", by how much is known of each.
         factors: what a target's weight is multiplied with, by its name; 1 for the others.
+        class_weight: of a target's answers: "none", or "balanced", and each weighs the same in all.
     """
 
     weigh: str = "equal"
     factors: tuple[tuple[str, float], ...] = ()
+    class_weight: str = "none"
     kind: ClassVar[str] = "shared"
 
 
@@ -123,6 +125,7 @@ class SharedNetwork(Network):
 
     weigh: str = "equal"
     factors: tuple[tuple[str, float], ...] = ()
+    class_weight: str = "none"
     kind: ClassVar[str] = "shared network"
 
 

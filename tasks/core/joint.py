@@ -119,11 +119,12 @@ def train_jointly(
     everyone = asked.answers.take(np.tile(np.arange(len(asked.answers)), asked.views))
     folds = in_views(asked.folds, len(asked.answers), asked.views)
     found: dict[Shared, list[Fit]] = {}
-    ways = dict.fromkeys((hyper.weigh, hyper.factors) for hyper in hypers)
+    ways = dict.fromkeys(map(_way, hypers))
     heads = len(asked.answers.targets)
-    for way, factors in ways:
-        alike = [hyper for hyper in hypers if (hyper.weigh, hyper.factors) == (way, factors)]
-        weights = label_weights(everyone, np.tile(asked.weights, asked.views), way, dict(factors))
+    for way in ways:
+        alike = [hyper for hyper in hypers if _way(hyper) == way]
+        weigh, factors, classes = way
+        weights = label_weights(everyone, np.tile(asked.weights, asked.views), weigh, dict(factors), classes)
         networks, done = len(folds) + 1, len(found)
         fits = fit_shared(
             asked.features,
@@ -135,6 +136,11 @@ def train_jointly(
         )
         found |= dict(zip(alike, fits, strict=True))
     return [[_known(found[hyper][target], asked, target) for hyper in hypers] for target in range(heads)]
+
+
+def _way(hyper: Shared) -> tuple[str, tuple[tuple[str, float], ...], str]:
+    """How a network's loss weighs the answers."""
+    return hyper.weigh, hyper.factors, hyper.class_weight
 
 
 def _counter(told: Advance) -> Advance:

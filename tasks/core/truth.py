@@ -127,6 +127,7 @@ class KnownAnswers:
         groups: (N,) ids.
         weigh: how targets weigh in the loss, as `label_weights` has it.
         factors: target -> what its weight is multiplied with.
+        class_weight: how answers of a target weigh, likewise.
     """
 
     answers: Answers
@@ -134,6 +135,7 @@ class KnownAnswers:
     groups: np.ndarray
     weigh: str = "equal"
     factors: tuple[tuple[str, float], ...] = ()
+    class_weight: str = "none"
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -152,7 +154,9 @@ class KnownAnswers:
         """See `Truth`; a known answer weighs 1 on average."""
         some = self.answers.take(rows)
         share = np.zeros(self.answers.labels.shape)
-        share[rows] = label_weights(some, self.weights[rows], self.weigh, dict(self.factors))
+        share[rows] = label_weights(
+            some, self.weights[rows], self.weigh, dict(self.factors), self.class_weight
+        )
         share *= some.known.sum()
         wide = np.repeat(share, self.answers.sizes, axis=1)  # (N, C)
         return torch.from_numpy(self.answers.hot * wide).float()

@@ -83,11 +83,13 @@ def test_a_target_of_three_classes_stands_beside_yes_and_no() -> None:
 @pytest.mark.parametrize("views", [1, 2])
 def test_jointly_every_target_speaks_through_the_same_hidden_layer(views: int) -> None:
     given = asked(views=views)
-    heads = train_jointly(given, [Shared((8,), 1e-2), Shared((8,), 1e-2, weigh="known")])
-    for number in (0, 1):
+    ways = {"weigh": "known"}, {"factors": (("t0", 5.0),)}, {"class_weight": "balanced"}
+    heads = train_jointly(given, [Shared((8,), 1e-2), *(Shared((8,), 1e-2, **way) for way in ways)])
+    for number in range(4):
         layers = [each[number].predictor.weights[0] for each in heads]
         assert all((layer == layers[0]).all() for layer in layers)
-    assert (heads[0][0].predictor.weights[0] != heads[0][1].predictor.weights[0]).any()
+    first = [each.predictor.weights[0] for each in heads[0]]
+    assert all((first[0] != other).any() for other in first[1:])  # each way weighs the answers otherwise
     for target, each in enumerate(heads):
         assert each[0].inner.shape == (given.answers.known[:, target].sum(), 2)
         assert np.isfinite(each[0].inner).all()

@@ -62,11 +62,13 @@ def test_priors_are_those_of_the_known_answers() -> None:
 
 
 @pytest.mark.parametrize("weigh", ["equal", "known"])
-def test_what_is_learnt_is_each_known_answer_by_its_weight(weigh: str) -> None:
-    truth, rows = truths(weigh=weigh, factors=(("kind", 3.0),)), np.arange(5, 35)
+@pytest.mark.parametrize("classes", ["none", "balanced"])
+def test_what_is_learnt_is_each_known_answer_by_its_weight(weigh: str, classes: str) -> None:
+    how = {"weigh": weigh, "factors": (("kind", 3.0),), "class_weight": classes}
+    truth, rows = truths(**how), np.arange(5, 35)
     found = truth.targets(rows).numpy()
     assert (found[:5] == 0).all()
-    share = label_weights(truth.answers.take(rows), truth.weights[rows], weigh, {"kind": 3.0})
+    share = label_weights(truth.answers.take(rows), truth.weights[rows], weigh, {"kind": 3.0}, classes)
     for target, block in enumerate(truth.answers.blocks):
         for row, number in enumerate(rows):
             label = truth.answers.labels[number, target]
