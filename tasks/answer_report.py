@@ -169,6 +169,17 @@ def _page(
     return page.encode(errors="backslashreplace").decode()  # names may hold bytes that are no UTF-8
 
 
+def _dots(rows: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Where each target's difference lies on an axis that has nought on it."""
+    found = {
+        target: {"value": row[metric]["difference"], "ci95": [row[metric]["low"], row[metric]["high"]]}
+        for target, row in rows.items()
+        if row[metric]["difference"] is not None
+    }
+    axis = strip_axis(list(found.values()), [0.0])
+    return {"axis": axis, "of": {name: dot(axis, each) for name, each in found.items()}} if axis else {}
+
+
 def _pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each pair of a joint experiment and its separate twin on each split: what joint training changes."""
     headline, counts = summary["headline"], summary["targets"]["counts"]
@@ -183,6 +194,7 @@ def _pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "joint": joint,
                 "split": split,
                 "rows": rows,
+                "dots": _dots(rows, headline),
                 "says": read_gains(summary["joint"], headline, counts, joint, split),
                 "widths": widths if len(widths) > 1 else [],
                 "width_says": read_widths(widths),

@@ -187,7 +187,7 @@ class _Bench:
         for target, key in keys.items():
             file = self._file(each, target, number, key)
             asked[target] = self._questions(target, file, inner=inner)
-        return draw_targets(asked, self.draws)
+        return draw_targets(asked, self.draws, micro=not inner)
 
     def _questions(self, target: str, file: HeadFile, *, inner: bool) -> list[Question]:
         """What a head says of its test rows, or of its training rows by fits that did not see them."""

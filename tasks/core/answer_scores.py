@@ -163,11 +163,15 @@ def pooled(questions: Sequence[Question]) -> Question:
     )
 
 
-def draw_targets(asked: Mapping[str, Sequence[Question]], draws: Draws) -> dict[str, dict[str, Drawn]]:
-    """Score the targets of one test part by name, and "macro" and "micro" over them."""
+def draw_targets(
+    asked: Mapping[str, Sequence[Question]], draws: Draws, *, micro: bool = True
+) -> dict[str, dict[str, Drawn]]:
+    """Score the targets of one test part by name, and "macro average" and, if wanted, "micro average" over them."""
     scored = {name: mean_of([draw_question(each, draws) for each in of]) for name, of in asked.items()}
-    everything = [each for of in asked.values() for each in of]
-    return scored | {MACRO: mean_of(list(scored.values())), MICRO: draw_question(pooled(everything), draws)}
+    told = scored | {MACRO: mean_of(list(scored.values()))}
+    if not micro:
+        return told
+    return told | {MICRO: draw_question(pooled([each for of in asked.values() for each in of]), draws)}
 
 
 HEADLINE = "average precision"

@@ -47,7 +47,9 @@ def read_gains(
     some = [each for each in mine if each["target"] in known]
     if len(some) > 1:
         least = min(some, key=lambda each: known[each["target"]])
-        told.append(f"the target with the fewest answers ({known[least['target']]:,}) is {least['target']}")
+        name, points = least["target"], least["difference"]
+        adds = "nobody can tell what" if points is None else f"{100 * points:+.1f} points are what"
+        told.append(f"{name} has the fewest answers ({known[name]:,}): {adds} those to the others add to it")
     return told
 
 
