@@ -1,7 +1,7 @@
 # make demo   sets up .venv and runs the main job on real data
 # make test   sets up .venv and runs the tests; test-all the slow ones too, soak those of half an hour
-# make bench-extract, bench-store, bench-plan, bench-heads, bench-experiments, bench-wall, bench-depth   measure, and
-#   print what the README quotes
+# make bench-extract, bench-store, bench-plan, bench-heads, bench-experiments, bench-wall, bench-depth, bench-answers,
+#   bench-tasks   measure, and print what the README quotes
 PYTHON ?= python3
 BIN := .venv/bin
 

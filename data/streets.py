@@ -21,7 +21,8 @@ SCENES, SIDE, LARGE = 2000, 96, 2
 KNOWN = 0.4
 """Share of the answers to train on that is not erased."""
 CHANCES = {"pedestrian": 0.4, "car": 0.5, "stop_sign": 0.25, "traffic_light": 0.3}
-FOLDER = Path(__file__).parent / "streets"
+FOLDER = Path(__file__).parent / "streets-1"
+"""Another number, when they are drawn otherwise."""
 
 Colour = tuple[int, int, int]
 
@@ -39,11 +40,13 @@ def manifest() -> pd.DataFrame:
     truth["traffic_light"] |= truth["car"] & (random.random(SCENES) < 0.2)  # they come together
     side = np.where(np.arange(SCENES) < SCENES // 2, "train", "test")
     erased = (random.random((SCENES, len(CHANCES))) >= KNOWN) & (side == "train")[:, None]
-    table = pd.DataFrame({"path": [f"streets/{number}.png" for number in range(SCENES)], "side": side})
+    table = pd.DataFrame({"path": [f"{FOLDER.name}/{number}.png" for number in range(SCENES)], "side": side})
     for number, path in enumerate(table.path):
         place = FOLDER.parent / path
         if not place.is_file():
-            draw_scene({name: bool(truth[name].iloc[number]) for name in CHANCES}, number).save(place)
+            holds = {name: bool(truth[name].iloc[number]) for name in CHANCES}
+            draw_scene(holds, number).save(place.with_suffix(".new"), "PNG")
+            place.with_suffix(".new").rename(place)  # whole, or not there
     for column, name in enumerate(CHANCES):
         true = truth[name].astype(int).astype(str)
         table[name] = true

@@ -81,6 +81,8 @@ def _several(summary: dict[str, Any]) -> Iterator[str]:
     headline = summary["headline"]
     for name, reason in summary["targets"]["left_out"].items():
         yield f"left out: {name}: {reason}"
+    if len(summary["best"]["targets"]) > MOST_LINES:
+        yield "each target's scores are in the report and in results.csv"
     for row in summary["best"]["targets"] if len(summary["best"]["targets"]) <= MOST_LINES else ():
         yield (
             f"{row['target']}: {_with_ends(headline, {headline: row['metrics'][headline]})}, "

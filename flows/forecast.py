@@ -100,7 +100,8 @@ class Forecast:
         targets = targets_of(self.table)
         if not targets:
             return labelled(self.table)
-        most = max(targets, key=lambda name: int((self.table[answer_column(name)] != "").sum()))
+        known = {name: self.table[answer_column(name)] for name in targets}
+        most = max(targets, key=lambda name: (len(set(known[name]) - {""}) > 1, (known[name] != "").sum()))
         return labelled(about_target(self.table, most))
 
     @cached_property
@@ -162,7 +163,9 @@ class Forecast:
         """What training takes of memory, for each combination of features whose size is known."""
         needs = []
         for some in together(self.heads):
-            columns, rows = self.columns(some[0].inputs), len(some[0].inputs.views) * len(self.known)
+            several = bool(targets_of(self.table))
+            samples = answered(self.table) if several else self.known
+            columns, rows = self.columns(some[0].inputs), len(some[0].inputs.views) * len(samples)
             kinds = frozenset(hyper.kind for grid in some for hyper in grid.hypers)
             if columns is not None:
                 needs.append(Need(some[0].name, kinds, rows, columns))

@@ -47,6 +47,9 @@ LEARNING_RATES = {
 EPOCHS = {"suffix": (10,), "everything": (10,), "scratch": (30,)}
 """Tried where nothing is said. A random start needs larger steps, and more of them."""
 
+RESERVED = frozenset({"macro average", "micro average"})
+"""Names that no target may have."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=1e-9, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -112,7 +115,7 @@ class Data(Table):
     def _spell_out(cls, given: Any) -> Any:
         """Make a table of each target that is named alone."""
         if not isinstance(given, list | tuple):
-            return given
+            raise ValueError('give a list of columns, such as ["pedestrian", "car"]')  # noqa: TRY004 - pydantic's
         return [{"name": each} if isinstance(each, str) else each for each in given]
 
     @model_validator(mode="after")
@@ -121,6 +124,11 @@ class Data(Table):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"targets: {twice[0]!r} stands twice; name each column once")
+        taken = sorted(set(names) & RESERVED)
+        if taken:
+            raise ValueError(
+                f"targets: {taken[0]!r} is what scores over all targets are called; rename the column"
+            )
         if names and self.target != FOLDER_TARGET:
             raise ValueError(f"give either target ({self.target!r}) or targets")
         return self

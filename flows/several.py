@@ -34,14 +34,25 @@ def _is_joint(grid: Grid) -> bool:
     return any(isinstance(hyper, Shared | SharedNetwork) for hyper in grid.hypers)
 
 
+def count(study: Study, samples: Samples, stages: Stages) -> Targets:
+    """Count the answers, and tell which targets can be learnt."""
+    names = [target.name for target in study.targets()]
+    told: Targets = stages.run(
+        "targets", count_answers, study.name, samples, names, study.split_specs(), study.data.least_known
+    )
+    return told
+
+
 def run_targets(
-    study: Study, samples: Samples, features: dict[str, Features], stages: Stages, here: Artifacts
+    study: Study,
+    samples: Samples,
+    targets: Targets,
+    features: dict[str, Features],
+    stages: Stages,
+    here: Artifacts,
 ) -> dict[str, Any]:
     """Run what comes after extraction; see `flows.transfer`."""
     splits = study.split_specs()
-    targets: Targets = stages.run(
-        "targets", count_answers, study.name, samples, splits, study.data.least_known
-    )
     trained: list[AnswerHeads] = [
         stages.run(
             f"train {name_of(some)}",
@@ -75,8 +86,8 @@ def planned_targets(study: Study) -> list[str]:
     """Name the stages of a run, in order."""
     return [
         "samples",
-        *(f"features {name}" for name in study.used_backbones()),
         "targets",
+        *(f"features {name}" for name in study.used_backbones()),
         *(f"train {name_of(some)}" for some in batches(study.grids())),
         "scores",
         "near copies",

@@ -77,6 +77,13 @@ class Study(Table):
             if shared is not None:
                 raise ValueError(f"experiment {shared!r}: sharing is for several targets (data.targets)")
             return self
+        weighed = self.data.answer_weights == "balanced"
+        twins = next((each.name for each in self.experiments if weighed and len(self._named(each)) > 1), None)
+        if twins is not None:
+            raise ValueError(
+                f"experiment {twins!r}: data.answer_weights = 'balanced' weighs what is trained jointly alone, so that "
+                "separate networks beside it would not compare; say sharing = 'joint'"
+            )
         first = next(
             (each.name for each in self.experiments if each.head_first and self._is_shared(each)), None
         )
@@ -84,7 +91,7 @@ class Study(Table):
             "verdict": self.verdict is not None,
             "operating_points": bool(self.operating_points),
             'tracking = "mlflow"': self.tracking == "mlflow",
-            f"experiment {first!r}: head_first": first is not None,
+            f"experiment {first!r}: head_first (unless sharing is separate)": first is not None,
         }
         for what in (what for what, there in alone.items() if there):
             raise ValueError(f"{what} goes with one target (data.target), not with several yet; leave it out")

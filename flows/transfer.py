@@ -9,7 +9,7 @@ from prefect.states import Cancelled, Completed
 
 from flows.console import ran_something, what_ran
 from flows.server import report_link
-from flows.several import planned_targets, run_targets
+from flows.several import count, planned_targets, run_targets
 from flows.stages import Stages
 from flows.story import story_of
 from flows.study import Study, check_study
@@ -81,8 +81,11 @@ def _run(study: Study, here: Artifacts, stages: Stages) -> dict[str, Any]:
     splits = study.split_specs()
     samples: Samples = stages.run("samples", read_samples, study.name, study.source(), here)
     if study.data.targets:
+        listed, targets = samples, count(study, samples, stages)  # a study that asks too much is refused here
         samples, features = _extract(study, samples, stages, here)
-        return run_targets(study, samples, features, stages, here)
+        if samples.identity != listed.identity:
+            targets = count(study, samples, stages)
+        return run_targets(study, samples, targets, features, stages, here)
     check_wishes(study.wishes(), samples.classes)
     samples, features = _extract(study, samples, stages, here)
     trained = [

@@ -15,13 +15,14 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.charts import dot, history_plot, strip_axis
 from tasks.core.copies import NearCopy, across
 from tasks.core.files import write_text
+from tasks.core.heads import load_heads
 from tasks.core.history import RUNS, alike, append_run
 from tasks.core.provenance import told_of
 from tasks.core.readings import read_drift
 from tasks.core.report import templates
 from tasks.core.splits import SplitSpec
 from tasks.core.standings import DIFFERENCES, choose_name
-from tasks.core.summary import copies_of, history_row, less_chosen, number, with_ends
+from tasks.core.summary import copies_of, head_of, history_row, less_chosen, number, with_ends
 from tasks.core.tables import read_table, write_table
 from tasks.core.targets import answered
 from tasks.references import AnswerScores, Copies, Samples, Targets
@@ -60,6 +61,7 @@ def write_answer_report(
             "split": best["split"],
             "inner_brier": number(best["inner_brier"]),
             "metrics": _metrics(best),
+            "heads": _heads(scores, best, artifacts),
             "targets": [
                 {
                     "target": row["target"],
@@ -111,6 +113,14 @@ def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) ->
     return [copies_of(split, across(pairs, each, digests.tolist()), table) for split, each in tests.items()]
 
 
+def _heads(scores: AnswerScores, best: Mapping[str, Any], artifacts: Artifacts) -> list[dict[str, Any]]:
+    """The heads that the inner folds chose of an experiment, one for each target and seed of a split."""
+    wanted = (best["experiment"], best["split"], True)
+    rows = [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
+    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in rows]
+    return [{"target": row["target"]} | head_of(row, file) for row, file in zip(rows, files, strict=True)]
+
+
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         metric: with_ends(row, metric) | {"sd": number(row.get(f"{metric.replace(' ', '_')}_sd"))}
@@ -157,7 +167,10 @@ def _page(
         .render(
             summary=summary,
             metrics=ANSWER_METRICS,
-            strip_axis=strip_axis([row["metrics"][headline] for row in summary["scores"]], []),
+            strip_axis=strip_axis(
+                [row["metrics"][headline] for row in summary["scores"]],
+                [each["value"] for each in summary["references"] if each["metric"] == headline],
+            ),
             dot=dot,
             past=history_plot(alike(history)),
             drift=read_drift(history),

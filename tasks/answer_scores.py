@@ -23,7 +23,8 @@ from tasks.core.answer_scores import (
 from tasks.core.artifacts import HEADS
 from tasks.core.calibration import expected_calibration_error
 from tasks.core.heads import HeadFile, load_heads, stories_in
-from tasks.core.metrics import Drawn, Draws, Score, TestPart, draw_groups, mean_scores
+from tasks.core.hyper import Shared, SharedNetwork
+from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name, columns
 from tasks.core.tables import read_table
@@ -40,6 +41,8 @@ FACTS = (
     "inner_log_loss",
     "inner_accuracy",
 )
+
+JOINT = (Shared.kind, SharedNetwork.kind)
 
 Scored = list[dict[str, dict[str, Drawn]]]
 """For each seed: target, or "macro average" and "micro average" -> metric -> score and draws."""
@@ -125,7 +128,7 @@ class _Bench:
             result.splits.extend(self._rows(name, chosen, scored[name]))
             means.extend(self._means(name, chosen, scored[name]))
         result.means.extend(means)
-        best = choose_name([row for row in means if row["target"] == MACRO])["experiment"]
+        best = choose_name([row for row in result.means if row["target"] == MACRO])["experiment"]
         for name in scored:
             if name != best:
                 told = {"split": self.split, "first": name, "second": best}
@@ -165,7 +168,7 @@ class _Bench:
         if any(brier is None for each_target in briers.values() for brier in each_target):
             middle = keys[len(keys) // 2]
             return _Chosen(self._seed(each, number), dict.fromkeys(stories, middle), None)
-        if name in dict(self.pairs):
+        if any(told[keys[0]]["hyper"][0] in JOINT for told in stories.values()):
             together = np.mean(list(briers.values()), axis=0)
             at = dict.fromkeys(stories, int(np.argmin(together)))
         else:
@@ -277,9 +280,13 @@ class _Bench:
 
     def _widths(self, joint: str, separate: str) -> list[dict[str, Any]]:
         """What inner folds say of joint and separate networks of each width."""
-        stories = next(iter(self._stories(self.grids[joint], 0).values()))
+        each = self.grids[joint]
+        of_seeds = [of for n in range(self._seeds(each)) for of in self._stories(each, n).values()]
+        stories = of_seeds[0]
         if any("hidden" not in story["hyper"][1] for story in stories.values()):
             return []  # layers have the widths that they have
+        if any(story["inner_brier"] is None for of in of_seeds for story in of.values()):
+            return []  # without folds there is nothing to judge widths by but the test part
         widths = list(
             dict.fromkeys(
                 tuple(stories[key]["hyper"][1]["hidden"]) for key in _grids(self.grids[joint])[joint]
@@ -298,14 +305,13 @@ class _Bench:
                 name: float(np.mean([seed[MACRO][HEADLINE].value for seed in each]))
                 for name, each in scored.items()
             }
-            found = _difference(scored[joint], scored[separate], MACRO, HEADLINE)
             rows.append(
                 {
                     "width": "x".join(map(str, width)),
                     "metric": HEADLINE,
                     "joint_value": values[joint],
                     "separate_value": values[separate],
-                    **_told(found),
+                    **_difference(scored[joint], scored[separate], MACRO, HEADLINE),
                 }
             )
         return rows
@@ -325,17 +331,15 @@ def _spread(scores: Sequence[Mapping[str, Drawn]]) -> dict[str, float]:
     }
 
 
-def _difference(ones: Scored, others: Scored, target: str, metric: str) -> Score:
-    return less([seed[target][metric] for seed in ones], [seed[target][metric] for seed in others])
+def _difference(ones: Scored, others: Scored, target: str, metric: str) -> dict[str, Any]:
+    """How far one experiment's score lies above another's; of one group alone no draw tells whether that is real."""
+    mine = [seed[target][metric] for seed in ones]
+    found = less(mine, [seed[target][metric] for seed in others])
+    several = len(np.unique(np.concatenate([each.groups for each in mine]))) > 1
+    real = bool(several and (found.low > 0 or found.high < 0))
+    return {"difference": found.value, "low": found.low, "high": found.high, "real": real}
 
 
 def _apart(ones: Scored, others: Scored, target: str) -> list[dict[str, Any]]:
     """Each metric's difference on a target, a row each."""
-    return [
-        {"metric": metric} | _told(_difference(ones, others, target, metric)) for metric in ANSWER_METRICS
-    ]
-
-
-def _told(found: Score) -> dict[str, Any]:
-    real = bool(found.low > 0 or found.high < 0)
-    return {"difference": found.value, "low": found.low, "high": found.high, "real": real}
+    return [{"metric": metric} | _difference(ones, others, target, metric) for metric in ANSWER_METRICS]

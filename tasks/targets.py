@@ -14,22 +14,24 @@ from tasks.references import Samples, Targets
 
 def _identity(inputs: dict[str, Any]) -> object:
     specs = [asdict(spec) for spec in inputs["splits"]]
-    return [versions.ANSWERS, inputs["samples"].identity, specs, inputs["least"]]
+    return [versions.ANSWERS, inputs["samples"].identity, inputs["names"], specs, inputs["least"]]
 
 
 @stage("targets", _identity)
-def count_answers(study: str, samples: Samples, splits: tuple[SplitSpec, ...], least: int) -> Targets:
-    """Count the answers, and leave out targets of which too little is known for a split or its inner folds.
+def count_answers(
+    study: str, samples: Samples, names: list[str], splits: tuple[SplitSpec, ...], least: int
+) -> Targets:
+    """Count the answers to the named targets, and leave out those of which too little is known for a part or fold.
 
     Raises:
         RequestError: if none is left.
     """
     table = read_table(samples.table)
     known = answered(table)
-    answers = answers_of(table)
+    answers = answers_of(table, names)
     able = able_targets(known, splits, least)
     return Targets(
-        kept=list(able.kept),
+        kept=[name for name in names if name in able.kept],
         left_out=able.left_out,
         counts=answers.counts(),
         answers=[

@@ -5,7 +5,7 @@ long as it moves no sample to another part or fold. What was trained jointly lie
 answers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.core import versions
 from tasks.core.answer_layers import samples_of, train_layers
 from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import Answers
-from tasks.core.cells import Filled, Source, check_fit, story_of
+from tasks.core.cells import BYTES_A_PREDICTION, BYTES_AT_ONCE, Filled, Source, check_fit, story_of
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
@@ -90,13 +91,17 @@ def shelves(
     Returns:
         Target -> folder of what is trained by itself, and of what is trained jointly.
     """
-    columns = (table.digest, table.weight, cut.numbers.tolist(), cut.part.test.tolist())
-    shared = digest_value([inputs.identity(sets), list(zip(*columns, strict=True)), cut.part.seed])
+    part = cut.part
+    columns = (table.digest, table.weight, part.groups, cut.numbers.tolist(), part.test.tolist())
+    rows = list(zip(*columns, strict=True))
+    shared = digest_value([versions.ANSWERS, inputs.identity(sets), rows, part.seed])
     own = {
-        name: digest_value([shared, list(answers.classes[t]), answers.labels[:, t].tolist()])
+        name: digest_value([shared, name, list(answers.classes[t]), answers.labels[:, t].tolist()])
         for t, name in enumerate(answers.targets)
     }
-    company = digest_value([[name, digest] for name, digest in own.items()])
+    company = digest_value(
+        [[name, digest] for name, digest in own.items()]
+    )  # their order is that of the outputs
     return (
         {name: folder / digest for name, digest in own.items()},
         {name: folder / digest_value([digest, company]) for name, digest in own.items()},
@@ -145,17 +150,30 @@ def fill_answers(
     done = whole - sum(_share(asking, hypers, keys, cut.part) for keys in lacking.values())
     for keys in dict.fromkeys(lacking.values()):
         targets = tuple(name for name in asking.targets if lacking[name] == keys)
-        if keys:
-            some = {key: hypers[key] for key in keys}
+        for some in _batches({key: hypers[key] for key in keys}, asking, targets):
             train = _train_layers if any(isinstance(each, Network) for each in some.values()) else _train
             files = train(asking, targets, some, cut, places, partial(_add, advance, done))
             for name in targets:
-                found[name] |= dict.fromkeys(keys, files[name])
-            done += sum(_share(asking, hypers, keys, cut.part) for _ in targets)
+                found[name] |= dict.fromkeys(some, files[name])
+            done += sum(_share(asking, hypers, some, cut.part) for _ in targets)
     return {
         name: Filled({key: found[name][key] for key in hypers}, list(lacking[name]))
         for name in asking.targets
     }
+
+
+def _batches(
+    hypers: Mapping[str, Hyper], asking: Asking, targets: Sequence[str]
+) -> Iterator[dict[str, Hyper]]:
+    """Cut heads into batches whose predictions of all samples fit in memory; layers come one by one."""
+    classes = sum(asking.answers.only(targets).sizes)
+    each = BYTES_A_PREDICTION * len(asking.source.inputs.views) * len(asking.source.table) * classes
+    most = (
+        1 if any(isinstance(hyper, Network) for hyper in hypers.values()) else max(1, BYTES_AT_ONCE // each)
+    )
+    keys = list(hypers)
+    for first in range(0, len(keys), most):
+        yield {key: hypers[key] for key in keys[first : first + most]}
 
 
 def _share(asking: Asking, hypers: Mapping[str, Hyper], keys: Iterable[str], part: Part) -> int:

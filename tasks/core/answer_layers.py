@@ -20,7 +20,7 @@ Advance = Callable[[int], None]
 def samples_of(network: Network, answers: Answers, part: Part) -> int:
     """Count the samples that are learnt from on a part, each as often as it is."""
     if isinstance(network, SharedNetwork):
-        return budget(network, int(part.training.sum()))
+        return budget(network, int((part.training & answers.known.any(axis=1)).sum()))
     return sum(budget(network, int((part.training & known).sum())) for known in answers.known.T)
 
 
@@ -82,7 +82,10 @@ def _jointly(
 
     way = network.weigh, network.factors, network.class_weight
     known = KnownAnswers(answers, source.weights, part.groups, *way)
-    training, tested = np.flatnonzero(part.training), np.flatnonzero(part.test)
+    tells = answers.known.any(axis=1) & (
+        source.weights > 0
+    )  # of a batch that tells nothing nothing is learnt
+    training, tested = np.flatnonzero(part.training & tells), np.flatnonzero(part.test)
     first = places[answers.targets[0]]
     checkpoints = source.artifacts.checkpoints / f"{first.name}-{key}"
     found = Search(

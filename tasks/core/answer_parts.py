@@ -13,6 +13,9 @@ from tasks.core.splits import SplitSpec, combinations, groups_of, written_down
 from tasks.core.targets import answer_column, answers_of, targets_of
 from tasks.core.trials import Part
 
+MANIFEST = "the manifest's own columns"
+"""Stands beside the targets where columns of the manifest keep their shares, too."""
+
 
 def answer_parts(table: pd.DataFrame, splits: Sequence[SplitSpec]) -> Iterator[Part]:
     """Cut a table of answered samples once for each split and seed, so that every answer gives each side its share.
@@ -31,7 +34,7 @@ def _test(table: pd.DataFrame, spec: SplitSpec, groups: np.ndarray, seed: int) -
         return written_down(table, spec.column)
     written = {name: table[answer_column(name)].tolist() for name in targets_of(table)}
     if spec.stratify:
-        written["manifest"] = combinations(table, spec.stratify)
+        written[MANIFEST] = combinations(table, spec.stratify)
     return split_by_answers(groups.tolist(), Answers.of(written), test=spec.test, seed=seed)
 
 

@@ -47,9 +47,11 @@ def read_gains(
     some = [each for each in mine if each["target"] in known]
     if len(some) > 1:
         least = min(some, key=lambda each: known[each["target"]])
-        name, points = least["target"], least["difference"]
-        adds = "nobody can tell what" if points is None else f"{100 * points:+.1f} points are what"
-        told.append(f"{name} has the fewest answers ({known[name]:,}): {adds} those to the others add to it")
+        name = least["target"]
+        adds = read_gain(least).partition(": ")[2]
+        told.append(
+            f"{name} has the fewest answers ({known[name]:,}); what those to the others add to it: {adds}"
+        )
     return told
 
 
@@ -63,12 +65,22 @@ def read_widths(widths: Sequence[Mapping[str, Any]]) -> str:
     if len(known) < 2:
         return ""
     best = max(known, key=lambda each: each["joint_value"])
-    narrow = [each for each in known if each["real"] and each["difference"] < 0]
+    worse = [each for each in known if each["real"] and each["difference"] < 0]
+    small = [
+        each
+        for each in worse
+        if _units(each) < min(map(_units, (e for e in known if e not in worse)), default=0)
+    ]
     told = f"On inner folds the joint network is best with a layer of {best['width']}"
-    if narrow:
-        listed = ", ".join(each["width"] for each in narrow)
-        return f"{told}; with {listed} it is worse than separate ones: too small for all targets."
-    return f"{told}; with no width is it worse than separate ones of that width."
+    if not worse:
+        return f"{told}; with no width is it worse than separate ones of that width."
+    listed = ", ".join(each["width"] for each in worse)
+    why = ": too small for all targets" if small == worse else ""
+    return f"{told}; with {listed} it is worse than separate ones{why}."
+
+
+def _units(row: Mapping[str, Any]) -> int:
+    return int(row["width"].split("x")[0])
 
 
 def of_targets(names: Sequence[str]) -> list[str]:

@@ -128,7 +128,8 @@ def label_weights(
         answers: (N, T).
         weights: (N,) of the samples, at least zero.
         way: "equal" gives every target the same weight in all, however few of its answers are known; "known" gives
-            every answer the weight of its sample, so that a target weighs by how much is known of it.
+            every answer the weight of its sample, so that a target weighs by how much is known of it. Where a loss is
+            the mean over the answers of a batch, a target that few batches hold comes to somewhat less.
         given: target -> what its weight is multiplied with; 1 for those not named.
         class_weight: "none", or "balanced": within a target every class weighs the same in all.
 

@@ -218,8 +218,9 @@ def _labels(frame: pd.DataFrame, columns: Columns) -> tuple[dict[str, list[str]]
         read = [target.read(text) for text in frame[target.name].tolist()]
         labels[answer_column(target.name)] = [answer or "" for answer in read]
         for row in (row for row, answer in enumerate(read) if answer is None and not wrong[row]):
+            written = readable(frame[target.name].iloc[row])
             wrong[row] = (
-                f"{target.name}: {readable(frame[target.name].iloc[row])!r} is none of 0, 1 and ? (unknown)"
+                f"{target.name}: {written!r} is none of 0, 1 and ? (unknown); other answers need kind = 'classes'"
             )
     return labels, wrong
 

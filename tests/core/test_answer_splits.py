@@ -90,6 +90,20 @@ def test_every_row_is_held_out_once_and_every_fold_has_its_share(folds: int, see
         )
 
 
+@pytest.mark.parametrize(
+    "sizes", [[60, 10, 10, 10, 10], [80, 10, 10], [100, 50, 30, 10, 10], [120, 20, 20, 20, 20, 20]]
+)
+def test_a_large_group_leaves_no_fold_and_no_side_empty(sizes: list[int]) -> None:
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    answers = drawn(len(groups), [0.5, 0.2], 0.3, 0)
+    for seed in range(10):
+        parts = folds_by_answers(groups, answers, folds=min(5, len(sizes)), seed=seed)
+        assert all(len(held) for _, held in parts)
+        for test in (0.1, 0.25, 0.9):
+            taken = split_by_answers(groups, answers, test=test, seed=seed)
+            assert 0 < taken.sum() < len(groups)
+
+
 def test_folds_keep_groups_whole() -> None:
     groups = [f"g{n // 5}" for n in range(100)]
     for train, held in folds_by_answers(groups, drawn(100, [0.5, 0.3], 0.2, 0), folds=4, seed=0):

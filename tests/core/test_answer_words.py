@@ -28,12 +28,22 @@ def test_what_the_others_add_to_the_target_with_the_fewest_answers_is_told() -> 
     counts = [{"target": "car", "known": 900}, {"target": "sign", "known": 40}, {"target": "out", "known": 1}]
     told = read_gains(rows, "AUROC", counts, "layer", "random")
     assert [line.split(":")[0] for line in told[:3]] == ["car", "sign", MACRO]
-    assert told[3] == "sign has the fewest answers (40): +5.0 points are what those to the others add to it"
+    assert told[3] == (
+        "sign has the fewest answers (40); what those to the others add to it: joint helps by 5.0 points (+1.0 to +9.0)"
+    )
     assert read_gains(rows, "AUROC", counts, "another", "random") == []
 
 
 def width(name: str, joint: float, difference: float, *, real: bool) -> dict:
     return {"width": name, "joint_value": joint, "difference": difference, "real": real}
+
+
+def test_a_network_is_too_small_only_where_a_wider_one_is_not_worse() -> None:
+    told = read_widths([width("2", 0.6, -0.1, real=True), width("64", 0.7, -0.1, real=True)])
+    assert (
+        told
+        == "On inner folds the joint network is best with a layer of 64; with 2, 64 it is worse than separate ones."
+    )
 
 
 def test_widths_that_are_too_small_are_named() -> None:

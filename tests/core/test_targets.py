@@ -39,7 +39,10 @@ def test_each_target_has_a_column_and_an_answer_that_is_none_sets_its_row_aside(
     assert targets_of(table) == ["car", "kind"]
     assert table[["answer.car", "answer.kind"]].to_numpy().tolist() == [["1", "x"], ["", "y"]]
     assert quarantine.to_dict("records") == [
-        {"path": "p2", "reason": "car: 'maybe' is none of 0, 1 and ? (unknown)"}
+        {
+            "path": "p2",
+            "reason": "car: 'maybe' is none of 0, 1 and ? (unknown); other answers need kind = 'classes'",
+        }
     ]
 
 
