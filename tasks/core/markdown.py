@@ -45,7 +45,7 @@ def grid(verdict: Mapping[str, Any]) -> Grid:
 def told_spent(verdict: Mapping[str, Any]) -> str:
     """Say what finding a verdict took, and what it was allowed to take."""
     spent, missed = verdict["spent"], len(verdict["left_out"])
-    budget = "" if spent["budget"] is None else f" of {lasted(spent['budget'])}"
+    budget = "" if spent["budget"] is None else f" in all, a run at most {lasted(spent['budget'])}"
     counts = [_count(spent[name], name) for name in ("fits", "epochs") if spent[name] is not None]
     counts += [f"{_count(missed, 'fits')} left out"] if missed else []
     return f"Spent {lasted(spent['seconds'])}{budget}{': ' if counts else ''}{', '.join(counts)}."

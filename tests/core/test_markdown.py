@@ -106,7 +106,7 @@ def test_a_verdict_is_told_with_a_table_of_depths_and_what_it_took():
     assert "| head | **71\\.0** \\(68\\.0 to 74\\.0\\) | 80\\.0 \\(78\\.0 to 82\\.0\\) |" in told
     assert "| \\<b\\>3 |  | – |" in told
     assert "| scratch | 50\\.0 |  |" in told
-    assert "Spent 21 min of 45 min: 90 fits, 8,800 epochs\\." in told
+    assert "Spent 21 min in all, a run at most 45 min: 90 fits, 8,800 epochs\\." in told
 
 
 def test_without_a_verdict_the_page_tells_of_none():
@@ -171,7 +171,7 @@ def test_the_terminal_ends_with_the_verdict_wrapped_to_its_width(capsys, monkeyp
         spent = f"{told.pop()} {spent}"
     assert " ".join(told) == SENTENCE
     assert all(len(line) <= wide for line in lines[first:-2])
-    assert spent == "Spent 21 min of 45 min: 90 fits, 8,800 epochs."
+    assert spent == "Spent 21 min in all, a run at most 45 min: 90 fits, 8,800 epochs."
     assert (lines[first - 1], empty, report) == ("", "", "report: /a/report.html")
 
 

@@ -570,7 +570,7 @@ def test_the_verdict_is_shown_with_its_costs_rules_and_omissions():
         "grey pictures; the network learnt from colour photographs",
         "plain plain -0.125 0.610",
         "You et al. 2021. H-score: Bao et al. 2019, with the shrinkage of Ibrahim et al. 2022",
-        "Spent 42 min of 45 min: 72 fits, 880 epochs, 3 fits left out.",
+        "Spent 42 min in all, a run at most 45 min: 72 fits, 880 epochs, 3 fits left out.",
         "everything 100 % 0, 1, 2 plain",
     ):
         assert shown in text, shown
@@ -644,7 +644,7 @@ def test_a_verdict_with_empty_lists_still_makes_a_page():
     quiet = {"classes": [], "target": None, "source": None, "source_name": "", "notes": [], "taps": []}
     text = _text(page(verdict=verdict_of(**bare, preflight=quiet)))
     assert "How much to train" in text
-    assert "Spent 42 min of 45 min" in text
+    assert "Spent 42 min in all, a run at most 45 min" in text
     assert "Rules of thumb" not in text
     assert "LogME" not in text
 
