@@ -65,6 +65,11 @@ value = 0.9
 
 HEADER = "path,kind,importance,site,patient\n"
 
+DATA_KEYS = ", ".join(
+    ["manifest", "folder", "root", "target", "targets", "target_weights", "answer_weights", "least_known"]
+    + ["weight", "max_bad"]
+)
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -333,7 +338,7 @@ def test_an_unknown_key_names_its_place_and_the_near_one(full, old, new, where, 
 
 def test_a_key_like_none_is_answered_with_those_known(full):
     message = refusal(full, "data.zzz=1")
-    assert message.endswith("unknown key 'zzz' (known: manifest, folder, root, target, weight, max_bad)")
+    assert message.endswith(f"unknown key 'zzz' (known: {DATA_KEYS})")
 
 
 @pytest.mark.parametrize("data", ["", 'manifest = "table.csv"\nfolder = "."\n'], ids=["neither", "both"])
@@ -586,8 +591,7 @@ def test_a_wrong_study_costs_one_line_and_code_2(full):
     done = headstart("run", full, cwd=full.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"headstart: {full}: data: unknown key 'maxbad'; did you mean 'max_bad'? "
-        "(known: manifest, folder, root, target, weight, max_bad)\n"
+        f"headstart: {full}: data: unknown key 'maxbad'; did you mean 'max_bad'? (known: {DATA_KEYS})\n"
     )
     assert not (full.parent / "artifacts").exists()
 

@@ -41,13 +41,13 @@ def study_of(folder: Path, verdict: dict[str, Any], **changes: Any) -> Study:
 def searched(monkeypatch) -> list[str]:
     """The cuts of the searches that were made; "" where all layers were trained."""
     made: list[str] = []
-    plain = tasks.core.cells._train_network
+    plain = tasks.core.cells.train_network
 
     def noted(source: Any, hypers: Any, *given: Any) -> Any:
         made.extend(hyper.cut for hyper in hypers.values())
         return plain(source, hypers, *given)
 
-    monkeypatch.setattr(tasks.core.cells, "_train_network", noted)
+    monkeypatch.setattr(tasks.core.cells, "train_network", noted)
     return made
 
 
