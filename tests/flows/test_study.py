@@ -65,9 +65,8 @@ value = 0.9
 
 HEADER = "path,kind,importance,site,patient\n"
 
-DATA_KEYS = ", ".join(
-    ["manifest", "folder", "root", "target", "targets", "target_weights", "answer_weights", "least_known"]
-    + ["weight", "max_bad"]
+DATA_KEYS = (
+    "manifest, folder, root, target, targets, target_weights, answer_weights, least_known, weight, max_bad"
 )
 
 
