@@ -237,8 +237,13 @@ class Api:
         return self._ask("POST", place, json=body)
 
     def _ask(self, method: str, place: str, **more: Any) -> Any:
+        """A database that is locked for a moment is asked again, as Prefect's own clients do."""
         with httpx.Client(trust_env=False, timeout=60) as client:
-            answer = client.request(method, f"{self.url}{place}", **more)
+            for _ in range(10):
+                answer = client.request(method, f"{self.url}{place}", **more)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    break
+                time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
