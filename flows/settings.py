@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tasks.core.answers import MACRO, MICRO
 from tasks.core.hyper import Centroid, Hyper, Mlp, Neighbours, Network, Ridge, Softmax
 from tasks.core.manifest import FOLDER_TARGET
 from tasks.core.taps import CENTRE
@@ -46,9 +47,6 @@ LEARNING_RATES = {
 }
 EPOCHS = {"suffix": (10,), "everything": (10,), "scratch": (30,)}
 """Tried where nothing is said. A random start needs larger steps, and more of them."""
-
-RESERVED = frozenset({"macro average", "micro average"})
-"""Names that no target may have."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=1e-9, le=1e9)]
@@ -124,7 +122,7 @@ class Data(Table):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"targets: {twice[0]!r} stands twice; name each column once")
-        taken = sorted(set(names) & RESERVED)
+        taken = sorted({MACRO, MICRO} & set(names))
         if taken:
             raise ValueError(
                 f"targets: {taken[0]!r} is what scores over all targets are called; rename the column"

@@ -1,6 +1,7 @@
 """The method for several targets: samples -> features -> targets -> experiments -> scores -> report."""
 
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from flows.server import report_link
@@ -14,7 +15,6 @@ from tasks.copies import find_copies
 from tasks.core.answer_scores import HEADLINE
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid
-from tasks.core.hyper import Shared, SharedNetwork
 from tasks.core.trials import name_of, together
 from tasks.publish import publish
 from tasks.references import AnswerHeads, AnswerScores, Features, Samples, Targets
@@ -23,15 +23,10 @@ from tasks.targets import count_answers
 
 def batches(grids: list[Grid]) -> list[tuple[Grid, ...]]:
     """Put the grids together that are trained together: of the same inputs, all of them joint or none."""
+    joint = attrgetter("is_joint")
     return [
-        tuple(alike)
-        for some in together(grids)
-        for _, alike in groupby(sorted(some, key=_is_joint), key=_is_joint)
+        tuple(alike) for some in together(grids) for _, alike in groupby(sorted(some, key=joint), key=joint)
     ]
-
-
-def _is_joint(grid: Grid) -> bool:
-    return any(isinstance(hyper, Shared | SharedNetwork) for hyper in grid.hypers)
 
 
 def count(study: Study, samples: Samples, stages: Stages) -> Targets:

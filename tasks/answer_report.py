@@ -9,8 +9,9 @@ import pandas as pd
 
 from tasks.caching import stage
 from tasks.core.answer_parts import answer_parts
-from tasks.core.answer_scores import ANSWER_METRICS, MACRO, MICRO
+from tasks.core.answer_scores import ANSWER_METRICS
 from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
+from tasks.core.answers import MACRO, MICRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.charts import dot, history_plot, strip_axis
 from tasks.core.copies import NearCopy, across

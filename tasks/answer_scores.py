@@ -13,17 +13,17 @@ from tasks.core import versions
 from tasks.core.answer_scores import (
     ANSWER_METRICS,
     HEADLINE,
-    MACRO,
     Question,
     best_threshold,
     draw_targets,
     less,
     questions_of,
 )
+from tasks.core.answers import MACRO
 from tasks.core.artifacts import HEADS
 from tasks.core.calibration import expected_calibration_error
 from tasks.core.heads import HeadFile, load_heads, stories_in
-from tasks.core.hyper import Shared, SharedNetwork
+from tasks.core.hyper import JOINT
 from tasks.core.metrics import Drawn, Draws, TestPart, draw_groups, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name, columns
@@ -41,8 +41,6 @@ FACTS = (
     "inner_log_loss",
     "inner_accuracy",
 )
-
-JOINT = (Shared.kind, SharedNetwork.kind)
 
 Scored = list[dict[str, dict[str, Drawn]]]
 """For each seed: target, or "macro average" and "micro average" -> metric -> score and draws."""
@@ -258,7 +256,7 @@ class _Bench:
                 "known": float(np.mean(known[target])) if target in known else total,
                 "inner_brier": float(np.mean(briers)) if briers else None,
                 "calibration_error": self._calibration(name, target, chosen) if target in known else None,
-                **columns(_over([seed[target] for seed in scored])),
+                **columns(mean_scores([seed[target] for seed in scored])),
                 **_spread([seed[target] for seed in scored]),
             }
             for target in scored[0]
@@ -315,10 +313,6 @@ class _Bench:
                 }
             )
         return rows
-
-
-def _over(scores: Sequence[dict[str, Drawn]]) -> dict[str, Drawn]:
-    return mean_scores(list(scores))
 
 
 def _spread(scores: Sequence[Mapping[str, Drawn]]) -> dict[str, float]:

@@ -5,7 +5,7 @@ long as it moves no sample to another part or fold. What was trained jointly lie
 answers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,18 +14,25 @@ import numpy as np
 import pandas as pd
 
 from tasks.core import versions
-from tasks.core.answer_layers import samples_of, train_layers
+from tasks.core.answer_layers import asked_of, samples_of, train_layers
 from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import Answers
-from tasks.core.cells import BYTES_A_PREDICTION, BYTES_AT_ONCE, Filled, Source, check_fit, story_of
+from tasks.core.cells import (
+    BYTES_A_PREDICTION,
+    BYTES_AT_ONCE,
+    Advance,
+    Filled,
+    Source,
+    add_to,
+    check_fit,
+    story_of,
+)
 from tasks.core.digest import digest_value
 from tasks.core.errors import RequestError
 from tasks.core.heads import Grid, HeadFile, Inputs, head_key, save_heads
-from tasks.core.hyper import Hyper, Network, Shared, SharedNetwork, Softmax, spelled
+from tasks.core.hyper import Hyper, Network, Shared, Softmax, spelled
 from tasks.core.targets import answers_of
 from tasks.core.trials import Part
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,8 @@ def shelves(
         name: digest_value([shared, name, list(answers.classes[t]), answers.labels[:, t].tolist()])
         for t, name in enumerate(answers.targets)
     }
-    company = digest_value(
-        [[name, digest] for name, digest in own.items()]
-    )  # their order is that of the outputs
+    # in order, for that is the order of the outputs
+    company = digest_value([[name, digest] for name, digest in own.items()])
     return (
         {name: folder / digest for name, digest in own.items()},
         {name: folder / digest_value([digest, company]) for name, digest in own.items()},
@@ -135,7 +141,7 @@ def fill_answers(
         RequestError: if heads need features in memory that do not fit there.
     """
     hypers = {head_key(hyper): hyper for grid in grids for hyper in grid.hypers}
-    jointly = any(isinstance(hyper, Shared | SharedNetwork) for hyper in hypers.values())
+    jointly = any(grid.is_joint for grid in grids)
     source = asking.source
     alone, together = shelves(
         source.artifacts.heads, source.inputs, source.sets, source.table, asking.answers, cut
@@ -152,7 +158,7 @@ def fill_answers(
         targets = tuple(name for name in asking.targets if lacking[name] == keys)
         for some in _batches({key: hypers[key] for key in keys}, asking, targets):
             train = _train_layers if any(isinstance(each, Network) for each in some.values()) else _train
-            files = train(asking, targets, some, cut, places, partial(_add, advance, done))
+            files = train(asking, targets, some, cut, places, partial(add_to, advance, done))
             for name in targets:
                 found[name] |= dict.fromkeys(some, files[name])
             done += sum(_share(asking, hypers, some, cut.part) for _ in targets)
@@ -179,10 +185,6 @@ def _batches(
 def _share(asking: Asking, hypers: Mapping[str, Hyper], keys: Iterable[str], part: Part) -> int:
     """A target's share of the work of some heads."""
     return sum(_units(asking, hypers[key], part) for key in keys) // len(asking.targets)
-
-
-def _add(advance: Advance, before: int, more: int) -> None:
-    advance(before + more)
 
 
 def _train(
@@ -215,12 +217,7 @@ def _train(
     files = {}
     for target, (name, heads) in enumerate(zip(targets, trained, strict=True)):
         known = answers.known[:, target]
-        story = story_of(source, part) | {
-            "classes": list(answers.classes[target]),
-            "target": name,
-            "train": int((part.training & known).sum()),
-            "test": int((part.test & known).sum()),
-        }
+        story = story_of(source, part) | asked_of(answers, target, part)
         kept = {
             key: HeadFile(
                 predictor=each.predictor,

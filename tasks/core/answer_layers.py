@@ -1,20 +1,19 @@
 """Layers of a network trained for several targets on one part of a table, jointly or for each by itself, and kept."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tasks.core.answers import Answers
-from tasks.core.cells import Source, counted, maker, story_of, told_of, train_network
+from tasks.core.cells import Advance, Source, add_to, counted, maker, story_of, told_of, train_network
 from tasks.core.heads import HeadFile, save_heads
 from tasks.core.hyper import Network, SharedNetwork, budget
 from tasks.core.targets import about
 from tasks.core.trials import Part
-
-Advance = Callable[[int], None]
 
 
 def samples_of(network: Network, answers: Answers, part: Part) -> int:
@@ -54,13 +53,12 @@ def train_layers(
         rows = np.flatnonzero(answers.known[:, target])
         table = about(source.table, name).iloc[rows].reset_index(drop=True)
         one = Part(part.spec, part.seed, part.groups[rows], part.test[rows])
-        before = done
         files[name] = train_network(
             replace(source, table=table),
             {key: network},
             one,
             places[name],
-            lambda n: advance(before + n),  # noqa: B023
+            partial(add_to, advance, done),
         )
         done += budget(network, int(one.training.sum()))
     return files
@@ -82,9 +80,8 @@ def _jointly(
 
     way = network.weigh, network.factors, network.class_weight
     known = KnownAnswers(answers, source.weights, part.groups, *way)
-    tells = answers.known.any(axis=1) & (
-        source.weights > 0
-    )  # of a batch that tells nothing nothing is learnt
+    # of a batch that tells nothing nothing is learnt
+    tells = answers.known.any(axis=1) & (source.weights > 0)
     training, tested = np.flatnonzero(part.training & tells), np.flatnonzero(part.test)
     first = places[answers.targets[0]]
     checkpoints = source.artifacts.checkpoints / f"{first.name}-{key}"
@@ -104,7 +101,7 @@ def _jointly(
     for target, (name, block) in enumerate(zip(answers.targets, answers.blocks, strict=True)):
         asked = answers.known[:, target]
         facts = told_of(network, found) | found.judged.facts[target]
-        story = story_of(source, part) | facts | _counts(answers, target, part)
+        story = story_of(source, part) | facts | asked_of(answers, target, part)
         file = HeadFile(
             predictor=found.predictor.only(last, block, found.judged.warmth[target]),
             log_proba=found.said[asked[tested]][:, block],
@@ -118,7 +115,8 @@ def _jointly(
     return files
 
 
-def _counts(answers: Answers, target: int, part: Part) -> dict[str, str | int | Sequence[str]]:
+def asked_of(answers: Answers, target: int, part: Part) -> dict[str, str | int | Sequence[str]]:
+    """Tell what a head was asked, and how many samples of a part answer that."""
     known = answers.known[:, target]
     return {
         "classes": list(answers.classes[target]),

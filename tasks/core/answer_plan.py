@@ -8,7 +8,6 @@ from tasks.core.answer_cells import cut_of, shelves
 from tasks.core.answer_parts import able_targets, answer_parts
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid, head_key, held
-from tasks.core.hyper import Shared, SharedNetwork
 from tasks.core.splits import SplitSpec
 from tasks.core.targets import answered, answers_of
 
@@ -39,8 +38,7 @@ def count_there(
     for cut in (cut_of(known, part) for part in answer_parts(known, splits)):
         for number, (grid, sets) in enumerate(trials):
             alone, together = shelves(artifacts.heads, grid.inputs, sets, known, answers, cut)
-            joint = any(isinstance(hyper, Shared | SharedNetwork) for hyper in grid.hypers)
-            for place in (together if joint else alone).values():
+            for place in (together if grid.is_joint else alone).values():
                 found, _ = held(place, seen)
                 counts[number] += sum(head_key(hyper) in found for hyper in grid.hypers)
     return len(kept), counts

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from tasks.core.answers import MACRO, MICRO
+from tasks.core.calibration import recall_curve
 from tasks.core.metrics import (
     Drawn,
     Draws,
@@ -76,13 +78,11 @@ def best_threshold(log_proba: np.ndarray, labels: np.ndarray) -> float | None:
     """
     if log_proba.shape[1] != 2 or not (labels == 1).any():
         return None
-    chance = expit(margins(log_proba)[:, 1])
-    order = np.argsort(-chance, kind="stable")
-    ranked = chance[order]
-    hits = np.cumsum(labels[order] == 1)
-    last = np.append(ranked[1:] != ranked[:-1], True)  # of the rows that share a probability
-    scores = np.where(last, 2 * hits / (np.arange(1, len(order) + 1) + hits[-1]), -1.0)
-    return float(ranked[int(scores.argmax())])
+    thresholds, recalls, precisions = recall_curve(
+        margins(log_proba)[:, 1], labels == 1, np.ones(len(labels))
+    )
+    scores = 2 * recalls * precisions / np.maximum(recalls + precisions, np.finfo(float).tiny)
+    return float(thresholds[int(scores.argmax())])
 
 
 def draw_question(question: Question, draws: Draws) -> dict[str, Drawn]:
@@ -176,8 +176,6 @@ def draw_targets(
 
 HEADLINE = "average precision"
 """Of the scores, the one that is told first."""
-MACRO, MICRO = "macro average", "micro average"
-"""What rows of scores call the mean over targets and the score of all questions together."""
 
 
 def less(ones: Sequence[Drawn], others: Sequence[Drawn]) -> Score:

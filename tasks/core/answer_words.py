@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.core.answer_scores import MACRO, MICRO
+from tasks.core.answers import MACRO, MICRO
 
 LINEAR = (
     "Linear heads on frozen features share no number, so that training them jointly gives what training each by "

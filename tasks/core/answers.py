@@ -17,8 +17,8 @@ UNKNOWN = -1
 """Stands among the numbers of classes where an answer is not known."""
 YES_NO = ("0", "1")
 
-WAYS = ("equal", "known")
-"""How targets weigh in a joint loss: all the same, or by how much is known of each."""
+MACRO, MICRO = "macro average", "micro average"
+"""What rows of scores call the mean over targets and the score of all questions together; no target's name."""
 
 
 @dataclass(frozen=True)

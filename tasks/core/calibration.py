@@ -159,7 +159,7 @@ def operating_point(
     Raises:
         ValueError: unless one of recall and precision is given, and not both.
     """
-    thresholds, recalls, precisions = _curve(margin, truth, weights)
+    thresholds, recalls, precisions = recall_curve(margin, truth, weights)
     if recall is not None and precision is None:
         reached = np.flatnonzero(recalls >= recall - ROUNDING)[:1]  # recall rises along the curve
     elif precision is not None and recall is None:
@@ -172,7 +172,7 @@ def operating_point(
     return OperatingPoint(float(thresholds[at]), float(recalls[at]), float(precisions[at]))
 
 
-def _curve(
+def recall_curve(
     margin: np.ndarray, truth: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thresholds from the highest to the lowest, and recall and precision at each; (T,) each.

@@ -170,13 +170,14 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
     for some in _batches(lacking, source):
         layers = any(isinstance(hyper, Network) for hyper in some.values())
         train = train_network if layers else _train_heads
-        path = train(source, some, part, place, partial(_add, advance, done))
+        path = train(source, some, part, place, partial(add_to, advance, done))
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
     return Filled({key: found[key] for key in hypers}, list(lacking))
 
 
-def _add(advance: Advance, before: int, more: int) -> None:
+def add_to(advance: Advance, before: int, more: int) -> None:
+    """Tell how much is done, given what was done before."""
     advance(before + more)
 
 

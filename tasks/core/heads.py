@@ -23,7 +23,7 @@ from tasks.core import versions
 from tasks.core.digest import DIGEST_BYTES, Stamp, StatCache, digest_bytes, digest_value
 from tasks.core.errors import StoreError
 from tasks.core.files import replacing
-from tasks.core.hyper import Hyper, Network, spelled
+from tasks.core.hyper import JOINT, Hyper, Network, spelled
 from tasks.core.predictors import KINDS, Predictor
 from tasks.core.taps import CENTRE, parse_tap, spell
 
@@ -77,6 +77,11 @@ class Grid:
     def is_network(self) -> bool:
         """Whether layers are trained, not a head alone."""
         return any(isinstance(hyper, Network) for hyper in self.hypers)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether several targets share what is trained."""
+        return any(hyper.kind in JOINT for hyper in self.hypers)
 
 
 @dataclass(frozen=True)

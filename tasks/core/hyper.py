@@ -142,6 +142,9 @@ def budget(network: Network, samples: int) -> int:
     return (tried + others) * samples * (network.folds - 1) // network.folds
 
 
+JOINT = frozenset({Shared.kind, SharedNetwork.kind})
+"""Kinds of what several targets share."""
+
 Hyper = Softmax | Ridge | Neighbours | Centroid | Mlp | Network
 
 

@@ -15,7 +15,7 @@ from tasks.core.fits import Fit, Folds
 from tasks.core.hyper import Hyper, Shared, Softmax
 from tasks.core.linear import train_answers
 from tasks.core.mlp import fit_shared
-from tasks.core.selection import Rows, Trained, calibrated, in_views, train_heads
+from tasks.core.selection import Rows, Trained, calibrated, heads_of, in_views, train_heads
 
 Advance = Callable[[int], None]
 
@@ -125,14 +125,14 @@ def train_jointly(
         alike = [hyper for hyper in hypers if _way(hyper) == way]
         weigh, factors, classes = way
         weights = label_weights(everyone, np.tile(asked.weights, asked.views), weigh, dict(factors), classes)
-        networks, done = len(folds) + 1, len(found)
+        done = len(found)
         fits = fit_shared(
             asked.features,
             everyone,
             weights,
             hypers=alike,
             folds=folds,
-            advance=_counter(lambda n: advance(heads * (done + n // networks))),  # noqa: B023
+            advance=heads_of(len(folds) + 1, lambda n: advance(heads * (done + n))),  # noqa: B023
         )
         found |= dict(zip(alike, fits, strict=True))
     return [[_known(found[hyper][target], asked, target) for hyper in hypers] for target in range(heads)]
@@ -141,17 +141,6 @@ def train_jointly(
 def _way(hyper: Shared) -> tuple[str, tuple[tuple[str, float], ...], str]:
     """How a network's loss weighs the answers."""
     return hyper.weigh, hyper.factors, hyper.class_weight
-
-
-def _counter(told: Advance) -> Advance:
-    done = 0
-
-    def add(more: int) -> None:
-        nonlocal done
-        done += more
-        told(done)
-
-    return add
 
 
 def _known(fit: Fit, asked: Asked, target: int) -> Trained:

@@ -114,13 +114,13 @@ def _fit(
     if near := [hyper for hyper in hypers if isinstance(hyper, Neighbours)]:
         return fit_neighbours(held, labels, weights, classes=classes, hypers=near, folds=folds)
     if small := [hyper for hyper in hypers if isinstance(hyper, Mlp)]:
-        count = _heads_of(len(folds) + 1, advance)
+        count = heads_of(len(folds) + 1, advance)
         return fit_mlp(held, labels, weights, classes=classes, hypers=small, folds=folds, advance=count)
     means = [hyper for hyper in hypers if isinstance(hyper, Centroid)]
     return [fit_centroid(held, labels, weights, classes=classes, folds=folds) for _ in means]
 
 
-def _heads_of(networks: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+def heads_of(networks: int, advance: Callable[[int], None]) -> Callable[[int], None]:
     """Count heads done where one is told of more networks done, so many to a head."""
     done = 0
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.core.answer_scores import HEADLINE, MACRO, draw_targets, less, questions_of
+from tasks.core.answer_scores import HEADLINE, draw_targets, less, questions_of
+from tasks.core.answers import MACRO
 from tasks.core.heads import load_heads
 from tasks.core.metrics import Drawn, draw_groups, percentiles
 from tasks.core.metrics import TestPart as Told

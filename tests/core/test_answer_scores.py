@@ -8,8 +8,6 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from tasks.core.answer_scores import (
     ANSWER_METRICS,
-    MACRO,
-    MICRO,
     Question,
     best_threshold,
     draw_question,
@@ -17,6 +15,7 @@ from tasks.core.answer_scores import (
     less,
     questions_of,
 )
+from tasks.core.answers import MACRO, MICRO
 from tasks.core.metrics import Drawn, draw_groups
 from tasks.core.metrics import TestPart as Told
 from tasks.core.predictors import log_softmax

@@ -1,7 +1,7 @@
 """What joint training changes, in words."""
 
-from tasks.core.answer_scores import MACRO, MICRO
 from tasks.core.answer_words import read_gain, read_gains, read_widths
+from tasks.core.answers import MACRO, MICRO
 
 
 def gain(target: str, value: float | None, low: float | None, high: float | None, **more: object) -> dict:

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import nn
 
 from tasks.core import versions
-from tasks.core.answer_scores import MICRO, draw_targets, questions_of
+from tasks.core.answer_scores import draw_targets, questions_of
 from tasks.core.answer_splits import inner_folds_of, split_by_answers
-from tasks.core.answers import UNKNOWN, Answers, label_weights
+from tasks.core.answers import MICRO, UNKNOWN, Answers, label_weights
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import find_backbone
 from tasks.core.class_scores import draw_classes

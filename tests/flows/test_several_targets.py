@@ -16,7 +16,7 @@ from flows.console import show_summary
 from flows.doctor import show_doctor
 from flows.plan import show_plan
 from flows.study import Study
-from tasks.core.answer_scores import MACRO
+from tasks.core.answers import MACRO
 from tasks.core.backbones import find_backbone
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
