@@ -14,6 +14,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
 from tasks.core.errors import Cancelled
+from tasks.core.speed import Speed
+from tasks.core.words import lasted
 
 NO_ANSWER = (httpx.HTTPError, PrefectHTTPStatusError)
 """A server that is away for a while shall not cost the work."""
@@ -38,7 +40,8 @@ class Progress:
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.started = self.shown = self.logged = self.looked = time.monotonic()
+        self.shown = self.logged = self.looked = time.monotonic()
+        self.speed = Speed(self.shown)
         self.artifact: UUID | None = None
 
     def __enter__(self) -> "Progress":
@@ -61,6 +64,7 @@ class Progress:
         """
         self.done = done
         now = time.monotonic()
+        self.speed.note(now, done)
         if now - self.shown >= EVERY:
             self.shown = now
             self._publish()
@@ -77,10 +81,10 @@ class Progress:
                 print(f"  {self}", file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
-        rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0.0
-        speed = f"{rate:.0f}/s · " if rate >= 1 else ""
-        return f"{self.what} {self.done:,} of {self.total:,} · {speed}{left:.0f} s left"
+        rate = self.speed.rate(time.monotonic(), self.done)
+        speed = f" · {rate:.0f}/s" if rate >= 1 else ""
+        left = f" · {lasted((self.total - self.done) / rate)} left" if rate > 0 else ""
+        return f"{self.what} {self.done:,} of {self.total:,}{speed}{left}"
 
     def _publish(self) -> None:
         with suppress(*NO_ANSWER):

@@ -109,6 +109,10 @@ class Shelf(BaseModel, frozen=True):
         """The files."""
         return [self.folder / name for name in self.files]
 
+    def path(self, key: str) -> Path:
+        """The file with a head."""
+        return self.folder / self.files[self.heads[key]]
+
 
 class Heads(BaseModel, frozen=True):
     """References to the heads of grids with the same inputs, a shelf for each split and seed.

@@ -106,7 +106,7 @@ def _row(name: str, shelf: Shelf, key: str, story: Mapping[str, Any]) -> dict[st
         "test": story["test"],
         **{fact: story.get(fact) for fact in (*FACTS, *INNER)},
         "key": key,
-        "file": f"{HEADS}/{shelf.folder.name}/{shelf.files[shelf.heads[key]]}",
+        "file": f"{HEADS}/{shelf.folder.name}/{shelf.path(key).name}",
         "chosen": False,
     }
 
