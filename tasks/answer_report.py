@@ -9,21 +9,31 @@ import pandas as pd
 
 from tasks.caching import stage
 from tasks.core.answer_parts import answer_parts
+from tasks.core.answer_pictures import Looks, label_errors, looks_of
 from tasks.core.answer_scores import ANSWER_METRICS
 from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
 from tasks.core.answers import MACRO, MICRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.charts import dot, history_plot, strip_axis
-from tasks.core.copies import NearCopy, across
+from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
-from tasks.core.heads import load_heads
+from tasks.core.heads import HeadFile, load_heads
 from tasks.core.history import RUNS, alike, append_run
+from tasks.core.pictures import Album, Twins, show_pairs
 from tasks.core.provenance import told_of
 from tasks.core.readings import read_drift
 from tasks.core.report import templates
 from tasks.core.splits import SplitSpec
-from tasks.core.standings import DIFFERENCES, choose_name
-from tasks.core.summary import copies_of, head_of, history_row, less_chosen, number, with_ends
+from tasks.core.standings import DIFFERENCES, choose_name, rows_of_chosen
+from tasks.core.summary import (
+    copies_of,
+    head_of,
+    history_row,
+    label_errors_of,
+    less_chosen,
+    number,
+    with_ends,
+)
 from tasks.core.tables import read_table, write_table
 from tasks.core.targets import answered
 from tasks.references import AnswerScores, Copies, Samples, Targets
@@ -43,12 +53,17 @@ def write_answer_report(
     artifacts: Artifacts,
 ) -> dict[str, Any]:
     """Write `results.csv`, `joint.csv`, `summary.json`, `report.html` and what they name; return the summary."""
-    place = artifacts.study(study)
+    place, table, album = artifacts.study(study), read_table(samples.table), Album()
+    parted = _parted(copies, table, splits)
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
     write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
     write_table(place / "joint.csv", pd.DataFrame(scores.gains, columns=list(GAINS)))
     macro = [row for row in scores.means if row["target"] == MACRO]
     best = choose_name(macro)
+    rows = rows_of_chosen(scores.splits, best)
+    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in rows]
+    looks = looks_of(_by_target(files), table, album)
+    write_table(place / "label_errors.csv", label_errors(looks))
     made = told_of(story["features"], artifacts)
     summary = {
         "study": study,
@@ -62,7 +77,9 @@ def write_answer_report(
             "split": best["split"],
             "inner_brier": number(best["inner_brier"]),
             "metrics": _metrics(best),
-            "heads": _heads(scores, best, artifacts),
+            "heads": [
+                {"target": row["target"]} | head_of(row, file) for row, file in zip(rows, files, strict=True)
+            ],
             "targets": [
                 {
                     "target": row["target"],
@@ -84,7 +101,12 @@ def write_answer_report(
         "widths": [_spelled(row) for row in scores.widths],
         "learning_curve": None,
         "operating_points": [],
-        "near_copies": _parted(copies, read_table(samples.table), splits) if copies.searched else None,
+        "label_errors": [
+            {"target": each.target} | label_errors_of(each.listed, each.looked_at) for each in looks
+        ],
+        "near_copies": [copies_of(split, found, table) for split, found in parted.items()]
+        if copies.searched
+        else None,
         "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
         "notes": story["notes"],
         "references": story["references"],
@@ -98,28 +120,32 @@ def write_answer_report(
     ]
     write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
     listed = read_table(samples.quarantine)
-    write_text(
-        place / "report.html", _page(summary, pairs, list(zip(listed.path, listed.reason, strict=True)))
+    page = _page(
+        summary,
+        pairs,
+        looks,
+        {split: show_pairs(found.pairs, table, album) for split, found in parted.items() if found.pairs},
+        list(zip(listed.path, listed.reason, strict=True)),
     )
+    write_text(place / "report.html", page)
     return summary
 
 
-def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> list[dict[str, Any]]:
+def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> dict[str, Straddling]:
     """Tell for each split which near copies it parts."""
     known, pairs = answered(table), [NearCopy(*pair) for pair in copies.pairs]
     digests = known.digest.to_numpy()
     tests: dict[str, list[list[str]]] = {}
     for part in answer_parts(known, splits) if pairs else ():
         tests.setdefault(part.spec.name, []).append(digests[part.test].tolist())
-    return [copies_of(split, across(pairs, each, digests.tolist()), table) for split, each in tests.items()]
+    return {split: across(pairs, each, digests.tolist()) for split, each in tests.items()}
 
 
-def _heads(scores: AnswerScores, best: Mapping[str, Any], artifacts: Artifacts) -> list[dict[str, Any]]:
-    """The heads that the inner folds chose of an experiment, one for each target and seed of a split."""
-    wanted = (best["experiment"], best["split"], True)
-    rows = [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
-    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in rows]
-    return [{"target": row["target"]} | head_of(row, file) for row, file in zip(rows, files, strict=True)]
+def _by_target(files: Sequence[HeadFile]) -> dict[str, list[HeadFile]]:
+    found: dict[str, list[HeadFile]] = {}
+    for file in files:
+        found.setdefault(file.story["target"], []).append(file)
+    return found
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +185,11 @@ def _spelled(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _page(
-    summary: dict[str, Any], pairs: Sequence[Mapping[str, Any]], quarantine: Sequence[tuple[str, str]]
+    summary: dict[str, Any],
+    pairs: Sequence[Mapping[str, Any]],
+    looks: Sequence[Looks],
+    twins: Mapping[str, Sequence[Twins]],
+    quarantine: Sequence[tuple[str, str]],
 ) -> str:
     headline, history = summary["headline"], summary["history"]
     page = (
@@ -177,6 +207,8 @@ def _page(
             drift=read_drift(history),
             gains=pairs,
             linear=LINEAR,
+            looks=looks,
+            twins=twins,
             quarantine=quarantine,
         )
     )

@@ -1,7 +1,6 @@
 """Stage 5: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
 
 import json
-from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -25,7 +24,7 @@ from tasks.core.pictures import (
 from tasks.core.provenance import told_of
 from tasks.core.report import calibration_of, confusion, render
 from tasks.core.said import of_test_rows, of_unseen_rows
-from tasks.core.standings import DIFFERENCES, choose_name
+from tasks.core.standings import DIFFERENCES, choose_name, rows_of_chosen
 from tasks.core.summary import (
     class_of,
     copies_of,
@@ -58,7 +57,7 @@ def write_report(
     write_table(place / "results.csv", pd.DataFrame(scores.splits))
     write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
     best = choose_name(scores.means)
-    chosen = _chosen(scores, best)
+    chosen = rows_of_chosen(scores.splits, best)
     files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in chosen]
     said = of_unseen_rows(files, table)
     suspects = list_suspects(said, suspected_errors(said.labels, said.proba))
@@ -117,12 +116,6 @@ def write_report(
     )
     write_text(place / "report.html", page)
     return summary
-
-
-def _chosen(scores: Scores, best: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the heads that the inner folds chose of a name, one for each seed of a split."""
-    wanted = (best["experiment"], best["split"], True)
-    return [row for row in scores.splits if (row["experiment"], row["split"], row["chosen"]) == wanted]
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:

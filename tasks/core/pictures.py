@@ -92,12 +92,12 @@ class Album:
         return [self.made[path] for path in paths]
 
 
-def most_wrong(said: Said, album: Album) -> list[Wrong]:
-    """List the samples to whose label the heads give the least probability, the worst first."""
+def most_wrong(said: Said, album: Album, most: int = PICTURES) -> list[Wrong]:
+    """List the samples to whose label the heads give the least probability, the worst first, so many at most."""
     called, own = said.proba.argmax(axis=1), np.arange(len(said.labels))
     chance = said.proba[own, said.labels]
     wrong = np.flatnonzero(called != said.labels)
-    rows = wrong[np.argsort(chance[wrong], kind="stable")][:PICTURES].tolist()  # of equals by their digests
+    rows = wrong[np.argsort(chance[wrong], kind="stable")][:most].tolist()  # of equals by their digests
     return [
         Wrong(
             path=said.paths[row],
@@ -129,9 +129,9 @@ def most_unsure(said: Said, album: Album) -> list[Unsure]:
     ]
 
 
-def show_suspects(listed: pd.DataFrame, album: Album) -> list[Suspect]:
+def show_suspects(listed: pd.DataFrame, album: Album, most: int = PICTURES) -> list[Suspect]:
     """Show the first of the suspected label errors, as `list_suspects` lists them."""
-    first = listed.head(PICTURES)
+    first = listed.head(most)
     columns = [first[name].tolist() for name in first.columns]
     return [Suspect(*row) for row in zip(*columns, album.show(first.path.tolist()), strict=True)]
 

@@ -36,6 +36,12 @@ def choose_name(means: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return min(first, key=lambda row: _or_worst(row["inner_brier"]))
 
 
+def rows_of_chosen(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of the rows of heads those that the inner folds chose of an experiment and split, one for each seed."""
+    wanted = (best["experiment"], best["split"], True)
+    return [row for row in rows if (row["experiment"], row["split"], row["chosen"]) == wanted]
+
+
 def _or_worst(brier: float | None) -> float:
     """A score that is not known is beaten by any that is."""
     return math.inf if brier is None or math.isnan(brier) else brier

@@ -196,6 +196,37 @@ def test_a_target_of_classes_stands_beside_yes_and_no(run: Run, scenes: Path) ->
     assert {hyper.factors for hyper in joint.hypers} == {(("ground", 2.0),)}
 
 
+def test_a_wrong_answer_is_suspected_and_shown_under_its_target(run: Run, tmp_path: Path) -> None:
+    """Of pictures that are light or dark, red or green, the three lightest are said not to be light."""
+    random, rows, shades = np.random.default_rng(3), [], []
+    for number in range(80):
+        light, red = (bool(each) for each in random.random(2) < 0.5)
+        shade = random.uniform(0.8, 1.0) if light else random.uniform(0.3, 0.5)
+        colour = np.array([200, 60, 60] if red else [60, 200, 60]) * shade
+        noise = random.normal(0, 12, (48, 48, 3))
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8)).save(path)
+        rows.append({"path": str(path), "light": int(light), "red": "?" if number % 4 == 0 else int(red)})
+        shades.append(shade)
+    table, wrong = pd.DataFrame(rows).astype(str), np.argsort(shades)[-3:]
+    table.loc[wrong, "light"] = "0"
+    table.to_csv(tmp_path / "colours.csv", index=False)
+    data = {"manifest": tmp_path / "colours.csv", "targets": ["light", "red"]}
+    linear = {"name": "linear", "taps": ["blocks.1:mean+std"], "strengths": [3.0]}
+    done = run(study_of(tmp_path, data=data, experiments=[linear]))
+    listed = pd.read_csv(done.folder / "label_errors.csv", dtype=str)
+    of_light = listed[listed.target == "light"]
+    assert set(of_light.path) == set(table.path[wrong])
+    assert set(zip(of_light.label, of_light.suggested, strict=True)) == {("0", "1")}
+    assert "red" not in set(listed.target)
+    counts = {each["target"]: each for each in done.summary["label_errors"]}
+    assert (counts["light"]["count"], counts["light"]["looked_at"]) == (3, 80)
+    assert (counts["red"]["count"], counts["red"]["looked_at"]) == (0, 60)
+    page = (done.folder / "report.html").read_text()
+    assert "3 of 80 answers" in page
+    assert page.count("data:image/jpeg") >= 3
+
+
 def test_no_group_stands_on_both_sides(run: Run, scenes: Path, tmp_path: Path) -> None:
     splits = [{"name": "by place", "seeds": [0], "test": 0.3, "group": "place"}]
     done = run(study_of(scenes, splits=splits))
