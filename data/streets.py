@@ -4,8 +4,8 @@ Four questions are asked of each scene, of which any may be answered by yes: is 
 a traffic light? The things vary in size, place, colour and light, may hide each other, and stand among others that
 look like them: trees, bins, bill-boards and street lamps.
 
-In half of the scenes, those to train on, answers are erased by chance, so that what unknown answers cost can be told
-from what it would be without them. In the other half, those to test on, all is known.
+In the scenes to train on answers are erased by chance, so that what unknown answers cost can be told from what it
+would be without them. In those to test on all is known.
 """
 
 import math
@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-SCENES, SIDE, LARGE = 2000, 96, 2
-"""How many, of how many pixels, drawn so many times as large."""
+SCENES, TESTED = 10_000, 2_000
+"""How many; the first of them are those to test on."""
+SIDE, LARGE = 96, 2
+"""Pixels; drawn so many times as large."""
 KNOWN = 0.4
 """Share of the answers to train on that is not erased."""
 CHANCES = {"pedestrian": 0.4, "car": 0.5, "stop_sign": 0.25, "traffic_light": 0.3}
-FOLDER = Path(__file__).parent / "streets-1"
+FOLDER = Path(__file__).parent / "streets-2"
 """Another number, when they are drawn otherwise."""
 
 Colour = tuple[int, int, int]
@@ -35,11 +37,13 @@ def manifest() -> pd.DataFrame:
         is left when answers are erased, and with `_no` behind it the same with no in the place of unknown.
     """
     FOLDER.mkdir(exist_ok=True)
-    random = np.random.default_rng(0)
-    truth = pd.DataFrame({name: random.random(SCENES) < chance for name, chance in CHANCES.items()})
-    truth["traffic_light"] |= truth["car"] & (random.random(SCENES) < 0.2)  # they come together
-    side = np.where(np.arange(SCENES) < SCENES // 2, "train", "test")
-    erased = (random.random((SCENES, len(CHANCES))) >= KNOWN) & (side == "train")[:, None]
+    lots = np.random.default_rng(0).random(
+        (SCENES, 2, len(CHANCES) + 1)
+    )  # a scene's own, however many there are
+    truth = pd.DataFrame(lots[:, 0, :-1] < np.array(list(CHANCES.values())), columns=list(CHANCES))
+    truth["traffic_light"] |= truth["car"] & (lots[:, 0, -1] < 0.2)  # they come together
+    side = np.where(np.arange(SCENES) < TESTED, "test", "train")
+    erased = (lots[:, 1, :-1] >= KNOWN) & (side == "train")[:, None]
     table = pd.DataFrame({"path": [f"{FOLDER.name}/{number}.png" for number in range(SCENES)], "side": side})
     for number, path in enumerate(table.path):
         place = FOLDER.parent / path
