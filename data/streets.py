@@ -9,6 +9,7 @@ would be without them. In those to test on all is known.
 """
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,12 +46,13 @@ def manifest() -> pd.DataFrame:
     side = np.where(np.arange(SCENES) < TESTED, "test", "train")
     erased = (lots[:, 1, :-1] >= KNOWN) & (side == "train")[:, None]
     table = pd.DataFrame({"path": [f"{FOLDER.name}/{number}.png" for number in range(SCENES)], "side": side})
+    unfinished = FOLDER / f"unfinished-{os.getpid()}"
     for number, path in enumerate(table.path):
         place = FOLDER.parent / path
         if not place.is_file():
             holds = {name: bool(truth[name].iloc[number]) for name in CHANCES}
-            draw_scene(holds, number).save(place.with_suffix(".new"), "PNG")
-            place.with_suffix(".new").rename(place)  # whole, or not there
+            draw_scene(holds, number).save(unfinished, "PNG")
+            unfinished.replace(place)  # whole, or not there
     for column, name in enumerate(CHANCES):
         true = truth[name].astype(int).astype(str)
         table[name] = true

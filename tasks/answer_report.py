@@ -62,7 +62,7 @@ def write_answer_report(
     best = choose_name(macro)
     rows = rows_of_chosen(scores.splits, best)
     files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in rows]
-    looks = looks_of(_by_target(files), table, album)
+    looks = looks_of(_by_target(rows, files), table, album)
     write_table(place / "label_errors.csv", label_errors(looks))
     made = told_of(story["features"], artifacts)
     summary = {
@@ -141,10 +141,11 @@ def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) ->
     return {split: across(pairs, each, digests.tolist()) for split, each in tests.items()}
 
 
-def _by_target(files: Sequence[HeadFile]) -> dict[str, list[HeadFile]]:
+def _by_target(rows: Sequence[Mapping[str, Any]], files: Sequence[HeadFile]) -> dict[str, list[HeadFile]]:
+    """Put the heads of each target together."""
     found: dict[str, list[HeadFile]] = {}
-    for file in files:
-        found.setdefault(file.story["target"], []).append(file)
+    for row, file in zip(rows, files, strict=True):
+        found.setdefault(row["target"], []).append(file)
     return found
 
 
@@ -229,6 +230,7 @@ def _dots(rows: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
 def _pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each pair of a joint experiment and its separate twin on each split: what joint training changes."""
     headline, counts = summary["headline"], summary["targets"]["counts"]
+    seeds = {(row["experiment"], row["split"]): row["seeds"] for row in summary["scores"]}
     pairs = []
     for (joint, split), alike_rows in groupby(summary["joint"], key=lambda row: (row["joint"], row["split"])):
         rows: dict[str, dict[str, Any]] = {}
@@ -241,7 +243,7 @@ def _pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "split": split,
                 "rows": rows,
                 "dots": _dots(rows, headline),
-                "says": read_gains(summary["joint"], headline, counts, joint, split),
+                "says": read_gains(summary["joint"], headline, counts, joint, split, seeds[joint, split]),
                 "widths": widths if len(widths) > 1 else [],
                 "width_says": read_widths(widths),
             }

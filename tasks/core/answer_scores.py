@@ -2,7 +2,7 @@
 
 A target of two answers is one question, answered by the second; one of more is a question for each of its answers,
 this one or another, and its score is their mean. Macro is the mean over targets. Micro puts all questions' rows on one
-list, so that a target counts by how much is known of it.
+list, so that a question counts by how much is known of it, and a target of three or more answers once for each.
 """
 
 from collections.abc import Mapping, Sequence

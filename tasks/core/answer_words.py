@@ -11,6 +11,9 @@ LINEAR = (
 )
 
 
+ONE_SEED = "One seed alone was compared; other training samples and other starts may tell otherwise."
+
+
 def read_gain(gain: Mapping[str, Any]) -> str:
     """Say whether joint training helps a target, hurts it, or cannot be told to do either."""
     value, low, high = gain["difference"], gain["low"], gain["high"]
@@ -29,6 +32,7 @@ def read_gains(
     counts: Sequence[Mapping[str, Any]],
     joint: str,
     split: str,
+    seeds: int,
 ) -> list[str]:
     """Say it of every target, of their mean, and what the others' data adds to the target with the fewest answers.
 
@@ -38,6 +42,7 @@ def read_gains(
         counts: known answers of each target.
         joint: which joint experiment, and on which
         split: it was scored.
+        seeds: of the split; what one seed alone says holds for this training.
     """
     mine = [
         each for each in gains if (each["joint"], each["split"], each["metric"]) == (joint, split, metric)
@@ -52,6 +57,8 @@ def read_gains(
         told.append(
             f"{name} has the fewest answers ({known[name]:,}); what those to the others add to it: {adds}"
         )
+    if told and seeds == 1:
+        told.append(ONE_SEED)
     return told
 
 
@@ -73,7 +80,7 @@ def read_widths(widths: Sequence[Mapping[str, Any]]) -> str:
     ]
     told = f"On inner folds the joint network is best with a layer of {best['width']}"
     if not worse:
-        return f"{told}; with no width is it worse than separate ones of that width."
+        return f"{told}; of no width can it be told to be worse than separate ones of that width."
     listed = ", ".join(each["width"] for each in worse)
     why = ": too small for all targets" if small == worse else ""
     return f"{told}; with {listed} it is worse than separate ones{why}."

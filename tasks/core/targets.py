@@ -11,7 +11,8 @@ from tasks.core.tables import readable
 
 ANSWER = "answer."
 """How the columns of answers begin in a table of samples."""
-BLANK = ("", "?")
+BLANK = ("", "?", "nan")
+"""How an unknown answer is written, in small or capital letters."""
 NUMBERS = {"0": "0", "1": "1", "0.0": "0", "1.0": "1"}
 """A yes or no as people write it, and as tables do that also hold what is no number."""
 
@@ -22,7 +23,7 @@ class Target:
 
     Attributes:
         name: the column.
-        kind: "yes/no", whose answers are 0 and 1; or "classes", any text.
+        kind: "yes/no", whose answers are 0 and 1; or "classes", any text but NaN.
         weight: what its weight in a joint loss is multiplied with.
     """
 
@@ -31,13 +32,11 @@ class Target:
     weight: float = 1.0
 
     def read(self, text: str) -> str | None:
-        """Read an answer: "" where it is unknown (blank, `?`; NaN for a yes or no), None where it is none."""
+        """Read an answer: "" where it is unknown (blank, `?`, NaN), None where it is none."""
         text = text.strip()
-        if text in BLANK:
+        if text.lower() in BLANK:
             return ""
-        if self.kind == "classes":
-            return text
-        return "" if text.lower() == "nan" else NUMBERS.get(text)
+        return text if self.kind == "classes" else NUMBERS.get(text)
 
 
 def answer_column(target: str) -> str:

@@ -58,11 +58,10 @@ def scores_of(here: Path, ending: str) -> dict[str, Drawn]:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     with (here / "studies" / name / "results.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
-    table = max(
-        (pd.read_csv(each, dtype=str) for each in (here / "samples").glob("*.csv")), key=_fits(ending)
-    )
-    draws = draw_groups(sorted(table.digest))
-    truth = table.set_index("digest").sort_index()
+    heads = {row["key"]: load_heads(here / row["file"])[row["key"]] for row in rows}
+    tested = {digest for head in heads.values() for digest in head.test_rows}
+    truth = _table(here, ending, tested)
+    draws = draw_groups(truth.index.tolist())
     found = {}
     for experiment in dict.fromkeys(row["experiment"] for row in rows):
         mine = {row["target"]: row for row in rows if row["experiment"] == experiment}
@@ -71,9 +70,15 @@ def scores_of(here: Path, ending: str) -> dict[str, Drawn]:
     return found
 
 
-def _fits(ending: str):
-    """Prefer the table of samples that has a run's targets."""
-    return lambda table: f"answer.{TARGETS[0]}{ending}" in table
+def _table(here: Path, ending: str, tested: set[str]) -> pd.DataFrame:
+    """The tested scenes with a run's answers, of the tables of samples that are kept: the same rows in each way."""
+    for place in (here / "samples").glob("*.csv"):
+        table = pd.read_csv(place, dtype=str).set_index("digest")
+        if f"answer.{TARGETS[0]}{ending}" in table and tested <= set(table.index):
+            return table.loc[sorted(tested)]
+    raise SystemExit(
+        f"{here}: no table of samples has the scenes that were tested; start with an empty folder"
+    )
 
 
 def _part(here: Path, row: Mapping[str, str], truth: pd.DataFrame, target: str) -> Told:

@@ -26,12 +26,12 @@ def test_what_the_others_add_to_the_target_with_the_fewest_answers_is_told() -> 
         gain("sign", 0.5, 0.4, 0.6, metric="F1"),
     ]
     counts = [{"target": "car", "known": 900}, {"target": "sign", "known": 40}, {"target": "out", "known": 1}]
-    told = read_gains(rows, "AUROC", counts, "layer", "random")
+    told = read_gains(rows, "AUROC", counts, "layer", "random", 3)
     assert [line.split(":")[0] for line in told[:3]] == ["car", "sign", MACRO]
     assert told[3] == (
         "sign has the fewest answers (40); what those to the others add to it: joint helps by 5.0 points (+1.0 to +9.0)"
     )
-    assert read_gains(rows, "AUROC", counts, "another", "random") == []
+    assert read_gains(rows, "AUROC", counts, "another", "random", 1) == []
 
 
 def width(name: str, joint: float, difference: float, *, real: bool) -> dict:
@@ -52,5 +52,7 @@ def test_widths_that_are_too_small_are_named() -> None:
         "On inner folds the joint network is best with a layer of 64; with 2 it is worse than separate ones: "
         "too small for all targets."
     )
-    assert "with no width is it worse" in read_widths([width("2", 0.6, -0.1, real=False), rows[1]])
+    assert "of no width can it be told to be worse" in read_widths(
+        [width("2", 0.6, -0.1, real=False), rows[1]]
+    )
     assert read_widths(rows[:1]) == ""

@@ -31,7 +31,13 @@ def test_yes_no_and_unknown(text: str, read: str | None) -> None:
 
 @given(st.text(max_size=6))
 def test_a_target_of_classes_takes_any_text(text: str) -> None:
-    assert Target("kind", "classes").read(text) == ("" if text.strip() in ("", "?") else text.strip())
+    unknown = text.strip().lower() in ("", "?", "nan")
+    assert Target("kind", "classes").read(text) == ("" if unknown else text.strip())
+
+
+@pytest.mark.parametrize("text", ["NaN", "nan", " ?", ""])
+def test_unknown_is_written_the_same_for_a_target_of_classes(text: str) -> None:
+    assert Target("kind", "classes").read(text) == ""
 
 
 def test_each_target_has_a_column_and_an_answer_that_is_none_sets_its_row_aside() -> None:

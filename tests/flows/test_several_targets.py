@@ -339,6 +339,14 @@ def test_layers_are_trained_for_all_targets_and_for_each(run: Run, scenes: Path,
     assert again.summary["experiments"] == {"total": 4, "trained": 0, "reused": 4}
 
 
+def test_layers_trained_for_each_target_alone_are_told_and_shown(run: Run, scenes: Path) -> None:
+    splits = [{"name": "random", "seeds": [0], "test": 0.4}]
+    done = run(study_of(scenes, splits=splits, experiments=[{**LAYERS, "sharing": "separate"}]))
+    assert [each["target"] for each in done.summary["label_errors"]] == ["square", "bar"]
+    assert [each["target"] for each in done.summary["best"]["heads"]] == ["square", "bar"]
+    assert done.summary["joint"] == []
+
+
 def test_a_plan_of_layers_for_several_targets_says_what_they_take(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
