@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.core.words import points
+
 WIDTH = 100
 """A table is never folded narrower than this, whatever the terminal says."""
 
@@ -141,7 +143,7 @@ def _with_ends(name: str, row: dict[str, Any]) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.1f}"
+    return "-" if value is None else points(value)
 
 
 def ran_something(summary: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.core.answers import MACRO, MICRO
+from tasks.core.words import points
 
 LINEAR = (
     "Linear heads on frozen features share no number, so that training them jointly gives what training each by "
@@ -19,9 +20,9 @@ def read_gain(gain: Mapping[str, Any]) -> str:
     value, low, high = gain["difference"], gain["low"], gain["high"]
     if value is None:
         return f"{gain['target']}: cannot tell; a seed's test part has one answer alone"
-    ends = f"({100 * low:+.1f} to {100 * high:+.1f})"
+    ends = f"({points(low)} to {points(high)})"
     if not gain["real"]:
-        return f"{gain['target']}: cannot tell ({100 * value:+.1f} points, {ends[1:]}"
+        return f"{gain['target']}: cannot tell ({points(value)} points, {ends[1:]}"
     does = "helps" if value > 0 else "hurts"
     return f"{gain['target']}: joint {does} by {abs(100 * value):.1f} points {ends}"
 

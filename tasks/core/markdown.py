@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
-from tasks.core.words import UNKNOWN, lasted
+from tasks.core.words import UNKNOWN, lasted, points
 
 UNBROKEN = "\u00a0"
 """A space at which no line is broken."""
@@ -79,7 +79,7 @@ def _found(summary: dict[str, Any]) -> Iterator[str]:
     best, headline = summary["best"], summary["headline"]
     score = best["metrics"][headline]
     how = "Chosen on inner folds" if best["inner_brier"] is not None else "Not chosen, the first"
-    yield f"# {_text(summary['study'])}: {_percent(score['value'])} {headline}"
+    yield f"# {_text(summary['study'])}: {_percent(score['value'])} {_measure(summary)}"
     yield ""
     if summary["verdict"]:
         yield f"**{_text(summary['verdict']['sentence'])}**"
@@ -134,7 +134,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _table(summary: dict[str, Any]) -> Iterator[str]:
     headline = summary["headline"]
-    yield f"| experiment | split | {headline} | 95 % interval | less the chosen one's, points |"
+    yield f"| experiment | split | {_measure(summary)} | 95 % interval | less the chosen one's, points |"
     yield "| --- | --- | ---: | ---: | ---: |"
     for row in summary["scores"]:
         score, less = row["metrics"][headline], row["less_chosen"]
@@ -142,17 +142,23 @@ def _table(summary: dict[str, Any]) -> Iterator[str]:
         yield _row(cells)
 
 
+def _measure(summary: Mapping[str, Any]) -> str:
+    """Name the headline score; of several targets it is their mean."""
+    headline: str = summary["headline"]
+    return f"macro {headline}" if "targets" in summary else headline
+
+
 def _less(less: dict[str, Any] | None) -> str:
     if less is None or less["value"] is None:
         return ""
-    return f"{100 * less['value']:+.1f}{', real' if less['real'] else ''}"
+    return f"{points(less['value'])}{', real' if less['real'] else ''}"
 
 
 def _drift(summary: dict[str, Any]) -> Iterator[str]:
     """How the headline score moved since the last run of the same measure."""
     values = [float(run["value"]) for run in alike(summary["history"])]
     if len(values) > 1:
-        yield f"Since the last run: **{100 * (values[-1] - values[-2]):+.1f} points**."
+        yield f"Since the last run: **{points(values[-1] - values[-2])} points**."
 
 
 def _drawn(pictures: Mapping[str, str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
+from tasks.core.words import points
 
 
 def read_curve(curve: Mapping[str, Any]) -> str:
@@ -69,4 +70,4 @@ def _moved(difference: float, metric: str) -> str:
     """A difference of scores; of shares in points."""
     if metric in LOWER_IS_BETTER:
         return f"{difference:+.3f}"
-    return f"{round(100 * difference, 1) + 0.0:+.1f} points"
+    return f"{points(difference)} points"

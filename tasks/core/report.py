@@ -19,7 +19,7 @@ from tasks.core.markdown import grid, told_spent
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
 from tasks.core.readings import read_curve, read_drift, told_time
-from tasks.core.words import UNKNOWN, lasted
+from tasks.core.words import UNKNOWN, lasted, points
 
 NARROW = "\u202f"
 """A space at which no line is broken."""
@@ -176,8 +176,7 @@ def _percent(share: float | None) -> str:
 
 
 def _points(difference: float | None) -> str:
-    """A difference of two shares; what rounds to nought has no sign of its own."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}" if _known(difference) else UNKNOWN
+    return points(difference) if _known(difference) else UNKNOWN
 
 
 def _told(score: float | None, metric: str) -> str:

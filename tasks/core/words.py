@@ -15,6 +15,11 @@ def size(bytes_: float) -> str:
     return f"{bytes_:.1f} TB"
 
 
+def points(difference: float) -> str:
+    """Spell a difference of two shares in points: "+1.2"; what rounds to nought has no sign of its own."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
 def about(seconds: float) -> str:
     """Spell a time so roughly as an estimate is: "about 2 minutes"."""
     if seconds < 1.5:

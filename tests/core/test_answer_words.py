@@ -14,6 +14,7 @@ def test_it_helps_it_hurts_or_one_cannot_tell() -> None:
     assert read_gain(gain("car", 0.021, 0.01, 0.03)) == "car: joint helps by 2.1 points (+1.0 to +3.0)"
     assert read_gain(gain("car", -0.021, -0.03, -0.01)) == "car: joint hurts by 2.1 points (-3.0 to -1.0)"
     assert read_gain(gain("car", 0.004, -0.01, 0.02)) == "car: cannot tell (+0.4 points, -1.0 to +2.0)"
+    assert read_gain(gain("car", -0.0002, -0.01, 0.01)).startswith("car: cannot tell (+0.0 points")
     assert read_gain(gain("car", None, None, None)).startswith("car: cannot tell; ")
 
 
@@ -27,6 +28,8 @@ def test_what_the_others_add_to_the_target_with_the_fewest_answers_is_told() -> 
     ]
     counts = [{"target": "car", "known": 900}, {"target": "sign", "known": 40}, {"target": "out", "known": 1}]
     told = read_gains(rows, "AUROC", counts, "layer", "random", 3)
+    assert "One seed alone" not in told[-1]
+    assert "One seed alone" in read_gains(rows, "AUROC", counts, "layer", "random", 1)[-1]
     assert [line.split(":")[0] for line in told[:3]] == ["car", "sign", MACRO]
     assert told[3] == (
         "sign has the fewest answers (40); what those to the others add to it: joint helps by 5.0 points (+1.0 to +9.0)"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.words import about, size
+from tasks.core.words import about, points, size
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_words_are_never_far_from_the_time(seconds):
 )
 def test_sizes_are_spelled(count, words):
     assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("difference", "spelled"), [(0.0123, "+1.2"), (-0.0123, "-1.2"), (-0.0001, "+0.0"), (0.0, "+0.0")]
+)
+def test_differences_are_spelled_in_points(difference, spelled):
+    assert points(difference) == spelled
