@@ -16,7 +16,7 @@ from tasks.core.backbones import Backbone
 from tasks.core.cells import Source
 from tasks.core.choice import Memory
 from tasks.core.heads import Grid, Inputs
-from tasks.core.hyper import Network, SharedNetwork, budget
+from tasks.core.hyper import Mlp, Network, SharedNetwork, budget
 from tasks.core.manifest import list_samples, locate
 from tasks.core.measuring import HEAD_SECONDS, MARGIN
 from tasks.core.passes import Passes
@@ -302,8 +302,11 @@ class Forecast:
         rows = len(widest[0].inputs.views) * sum(self._sizes) / len(self._sizes)
         # a head costs as others do, by the width of its features
         untrained = {trial.name: trial.lacking for trial in self.plan.trials}
-        lacking = sum(wide * untrained[grid.name] for some, wide in sized for grid in some) / columns
-        seconds = extrapolated(took, rows) * lacking / len(hypers)
+        lacking = (
+            sum(wide * untrained[g.name] / self._sharing(g) for some, wide in sized for g in some) / columns
+        )
+        networks = any(isinstance(hyper, Mlp) for hyper in hypers)
+        seconds = extrapolated(took, rows, networks=networks) * lacking / len(hypers)
         basis = f"roughly, from fits on {took[-1][0]:,} {'made-up rows' if real is None else 'rows'}"
         return seconds, f"{heads:,} heads {about(seconds)} ({basis})"
 
@@ -316,6 +319,10 @@ class Forecast:
         learnt = times * sum(budget(_network(grid), size) for size in self._sizes)
         seconds = MARGIN * share * learnt * pace
         return seconds, f"{told} {about(seconds)} ({1000 * pace:,.1f} ms a sample, tried for a moment)"
+
+    def _sharing(self, grid: Grid) -> int:
+        """How many heads one training gives: of a joint network one for each target."""
+        return max(1, len(targets_of(self.table))) if grid.is_joint else 1
 
     def _times(self, grid: Grid) -> int:
         """How often layers are searched on each part: of several targets once for each that does not share them."""
