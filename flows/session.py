@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.guard import Guard
 from flows.server import connect
 from flows.study import Study
+from tasks.core.artifacts import Artifacts
 from tasks.core.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
     from prefect.exceptions import CancelledRun
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows.outcome import summary_of
     from flows.transfer import transfer
 
     with (
@@ -54,7 +56,8 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
             _tell_of_server(guard)
         try:
             watched = transfer.with_options(on_running=[_telling(guard, api)])
-            return watched(study, artifacts)
+            state = watched(study, artifacts, return_state=True)
+            return summary_of(state, Artifacts(artifacts).study(study.name))
         except CancelledRun as wish:
             raise Cancelled(str(wish)) from None
 

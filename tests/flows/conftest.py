@@ -15,6 +15,7 @@ import tasks.core.curve  # has `train_heads` before that counts: its heads are n
 import tasks.core.engine
 import tasks.core.networks
 import tasks.core.selection
+from flows.outcome import summary_of
 from flows.study import Study
 from flows.transfer import transfer
 
@@ -82,8 +83,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
         forwarded.clear()
         counts.update(networks=0, trained=0)
         artifacts = tmp_path / "artifacts"
-        summary = transfer(study, artifacts)
         folder = artifacts / "studies" / study.name
+        summary = summary_of(transfer(study, artifacts, return_state=True), folder)
         assert json.loads((folder / "summary.json").read_text()) == summary
         with (folder / "results.csv").open() as file:
             rows = list(csv.DictReader(file))

@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.exceptions import CancelledRun
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun, MissingResult
 from prefect.states import StateType
 
 import tasks.caching
 import tasks.progress
+from flows.outcome import summary_of
 from flows.stages import Stages
 from flows.study import Study
 from flows.transfer import transfer
@@ -154,6 +157,32 @@ def test_an_unchanged_run_says_so_in_its_state(pictures, tmp_path):
     assert second.message == "everything was reused: 24 samples, 1 heads"
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(second.state_details.flow_run_id).state.name == "Unchanged"
+
+
+def test_a_run_whose_server_answered_too_late_keeps_what_it_came_to(pictures, tmp_path, monkeypatch):
+    study = Study.model_validate({**SMALL, "data": {"folder": str(pictures)}})
+    send, late = httpx.Client.send, []
+
+    def send_late(client: httpx.Client, request: httpx.Request, **named: Any) -> httpx.Response:
+        answer = send(client, request, **named)
+        if request.url.path.endswith("/set_state") and b"COMPLETED" in request.content and not late:
+            late.append(request)
+            raise httpx.ReadTimeout("too late", request=request)  # Prefect's client asks again
+        return answer
+
+    monkeypatch.setattr(httpx.Client, "send", send_late)
+    state = transfer(study, tmp_path / "artifacts", return_state=True)
+    with pytest.raises(MissingResult):
+        state.result()
+    assert summary_of(state, tmp_path / "artifacts" / "studies" / "stripes")["samples"]["total"] == 24
+
+
+def test_a_run_that_did_not_end_well_has_no_summary(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")  # of the run before
+    with pytest.raises(CancelledRun):
+        summary_of(State(type=StateType.CANCELLED), tmp_path)
+    with pytest.raises(FailedRun):
+        summary_of(State(type=StateType.FAILED), tmp_path)
 
 
 def test_a_data_folder_that_is_empty_is_waited_for(pictures, tmp_path, monkeypatch):
