@@ -21,9 +21,8 @@ from tasks.core.claims import Claims
 from tasks.core.errors import RequestError
 from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned
 from tasks.core.heads import SUFFIX, damage, held
-from tasks.core.shards import Holdings
 from tasks.core.stopped import ALIVE, broken_checkpoints, is_of_use, useless_checkpoints
-from tasks.core.store import VIEW, drop, find_damage, holdings, last_used, view_damage
+from tasks.core.store import VIEW, Holdings, drop, find_damage, holdings, last_used, view_damage
 
 HOURS = {"H": 1, "D": 24, "W": 7 * 24}
 BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -18,8 +18,7 @@ from torch import Tensor
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import StoreError, check_reachable
 from tasks.core.media import CROP, ImageSpec, MediaError, pixels
-from tasks.core.shards import Holdings
-from tasks.core.store import load
+from tasks.core.store import Holdings, load
 from tasks.core.taps import CENTRE
 
 CROPS_A_SEED = 1 << 20

@@ -14,9 +14,8 @@ from tasks.core.heads import Grid, Inputs
 from tasks.core.ladder import Ladder
 from tasks.core.manifest import list_samples, locate
 from tasks.core.samples import Source, assemble, check_enough, look, table_identity, tell
-from tasks.core.shards import Holdings
 from tasks.core.splits import SplitSpec
-from tasks.core.store import holdings
+from tasks.core.store import Holdings, holdings
 from tasks.core.taps import Tap, spell
 from tasks.core.targets import targets_of
 from tasks.core.trials import Part, heads_there, labelled, parts_of, shelf_of, shelves_identity

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.shards import Holdings
-from tasks.core.store import blocks, holdings, load
+from tasks.core.store import Holdings, blocks, holdings, load
 
 BYTES_A_NUMBER = 24
 """Training in memory holds a feature as stored, standardised in double precision, and turned in both."""

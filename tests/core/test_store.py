@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.core import store
 from tasks.core.digest import Stamp, StatCache, digest_bytes
 from tasks.core.errors import HeadstartError, StoreError
 from tasks.core.store import (
@@ -30,16 +29,20 @@ from tasks.core.store import (
     extend,
     find_damage,
     holdings,
+    inspection,
     last_used,
     load,
     mark_used,
     provenance,
+    reading,
     set_folder,
+    sets,
     view_damage,
     view_is_current,
     write_shard,
     write_view,
 )
+from tasks.core.store.sealed import USER_BLOCK, DamageError
 
 IDENTITY = {"backbone": "b" * 40, "tap": "last:mean", "dtype": "float16"}
 STORY = {"backbone": "tiny", "weights": "gewöhnlich.pth", "versions": {"torch": "1"}}
@@ -186,9 +189,9 @@ def test_every_float16_becomes_the_float32_of_the_same_value(folder, seen):
 @pytest.mark.parametrize("share", [7, 50, 1 << 20])
 def test_rows_are_the_same_however_they_are_read(gap, share, folder, seen, monkeypatch):
     """One by one or in one piece, by one thread or by several."""
-    monkeypatch.setattr(store, "GAP", gap)
-    monkeypatch.setattr(store, "BLOCK", 100)
-    monkeypatch.setattr(store, "SHARE", share)
+    monkeypatch.setattr(reading, "GAP", gap)
+    monkeypatch.setattr(reading, "BLOCK", 100)
+    monkeypatch.setattr(reading, "SHARE", share)
     write(folder, range(20)), write(folder, range(20, 50))
     for asked in ([0, 49], [3, 3, 4], [*range(50)], [*range(49, -1, -1)], [7], [10, 12, 11]):
         back = load(holdings(folder, seen), digests_of(asked))
@@ -360,8 +363,8 @@ def test_a_shard_that_vanishes_while_we_look_is_neither_held_nor_damaged(
 
 def test_a_shard_that_vanishes_while_it_is_checked_is_neither_held_nor_damaged(folder, seen, monkeypatch):
     lost = write(folder, [1])
-    inspect = store._inspect
-    monkeypatch.setattr(store, "_inspect", lambda path, *names: path.unlink() or inspect(path, *names))
+    inspect = inspection.inspect
+    monkeypatch.setattr(inspection, "inspect", lambda path, *names: path.unlink() or inspect(path, *names))
     assert holdings(folder, seen) == Holdings()
     assert not lost.exists()
 
@@ -451,9 +454,9 @@ def fail_when_creating_the_second_dataset(monkeypatch):
 
 def fail_when_reading_back(monkeypatch):
     def refuse(*args):
-        raise store._DamageError("its checksum does not match")
+        raise DamageError("its checksum does not match")
 
-    monkeypatch.setattr(store, "_inspect", refuse)
+    monkeypatch.setattr(sets, "inspect", refuse)
 
 
 def fail_when_flushing(monkeypatch):
@@ -491,15 +494,15 @@ KILLED_AT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-import tasks.core.store as store
+from tasks.core.store import sets
 
 def hang(*args, **kwargs):
     print("there", flush=True)
     time.sleep(60)
 
-place, name = {"write": (store, "_write_sealed"), "check": (store, "_inspect"), "flush": (os, "fsync")}[sys.argv[2]]
+place, name = {"write": (sets, "write_sealed"), "check": (sets, "inspect"), "flush": (os, "fsync")}[sys.argv[2]]
 setattr(place, name, hang)
-store.write_shard(Path(sys.argv[1]), ["0" * 40, "1" * 40], np.ones((2, 3), "float16"), {})
+sets.write_shard(Path(sys.argv[1]), ["0" * 40, "1" * 40], np.ones((2, 3), "float16"), {})
 """
 
 WRITES_WITHOUT_END = """
@@ -599,7 +602,7 @@ def drop_the_digests(path: Path) -> None:
 
 def drop_the_checksum(path: Path) -> None:
     with path.open("r+b") as file:
-        file.write(bytes(store.USER_BLOCK))
+        file.write(bytes(USER_BLOCK))
 
 
 def lengthen(path: Path) -> None:
@@ -656,7 +659,8 @@ def unstamped(monkeypatch):
     """The file system's stamps tell nothing, as when bits rot: every stamp is the same."""
     monkeypatch.setattr("tasks.core.digest.RACY_NS", -(10**18))
     monkeypatch.setattr("tasks.core.digest.Stamp.of", lambda path: Stamp(path.stat().st_ino * 0, 0, 0, 0))
-    monkeypatch.setattr(store, "_stamp", lambda file: (0, 0, 0))
+    for place in (inspection, reading):
+        monkeypatch.setattr(place, "stamp_of", lambda handle: (0, 0, 0))
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -812,9 +816,10 @@ def test_no_flipped_bit_anywhere_passes(folder):
 def checked(monkeypatch) -> list[Path]:
     """Which shards are read, with fresh files remembered at once."""
     read: list[Path] = []
-    inspect = store._inspect
+    inspect = inspection.inspect
     monkeypatch.setattr("tasks.core.digest.RACY_NS", -(10**18))
-    monkeypatch.setattr(store, "_inspect", lambda path, *names: read.append(path) or inspect(path, *names))
+    for place in (inspection, reading, sets):
+        monkeypatch.setattr(place, "inspect", lambda path, *names: read.append(path) or inspect(path, *names))
     return read
 
 

@@ -12,8 +12,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.digest import digest_bytes
 from tasks.core.errors import StoreError
 from tasks.core.selection import _read
-from tasks.core.shards import Holdings
-from tasks.core.store import holdings, write_shard
+from tasks.core.store import Holdings, holdings, write_shard
 from tasks.core.stored import BYTES_A_NUMBER, SHARE, Stored, machine_memory
 
 N = 23
