@@ -104,8 +104,9 @@ def draw_question(question: Question, draws: Draws) -> dict[str, Drawn]:
         drawn[2, block] = _f1((counted @ times).astype(np.float64))
     once = np.ones((len(rows), 1), dtype=np.float64)
     value = average_precision(ranked), areas.under(once)[0], _f1(counted.astype(np.float64) @ once)[0]
-    groups = np.unique(draws.members[rows])
-    return {metric: Drawn(float(value[m]), drawn[m], groups) for m, metric in enumerate(ANSWER_METRICS)}
+    yes, no = (np.unique(draws.members[rows[some]]) for some in (question.truth, ~question.truth))
+    groups = yes, min(yes, no, key=len), yes  # each metric's, that decide it
+    return {metric: Drawn(float(value[m]), drawn[m], groups[m]) for m, metric in enumerate(ANSWER_METRICS)}
 
 
 def _f1(sums: np.ndarray) -> np.ndarray:

@@ -73,7 +73,8 @@ class Drawn:
     Attributes:
         value: the score itself.
         draws: (B,) float64, NaN where the replicate lacks what the score needs.
-        groups: the groups that were tested, each once, as `Draws.members` numbers them.
+        groups: the groups that decide the score, each once, as `Draws.members` numbers them: of a recall, those
+            with a row of the class.
     """
 
     value: float
@@ -113,12 +114,22 @@ def draw_scores(part: TestPart, draws: Draws) -> dict[str, Drawn]:
     Returns:
         metric -> its value and draws, for each of `METRICS`.
     """
-    sheet, groups = _sheet(part), np.unique(draws.members[part.rows])
-    value = _value(sheet)
+    sheet = _sheet(part)
+    value, groups = _value(sheet), _deciding(part, draws)
     drawn = np.empty((len(METRICS), draws.counts.shape[1]))
     for block in replicate_blocks(draws.counts.shape[1], len(part.rows)):
         drawn[:, block] = _under(sheet, draws.times(part.rows, block))
-    return {metric: Drawn(float(value[m]), drawn[m], groups) for m, metric in enumerate(METRICS)}
+    return {metric: Drawn(float(value[m]), drawn[m], groups[metric]) for m, metric in enumerate(METRICS)}
+
+
+def _deciding(part: TestPart, draws: Draws) -> dict[str, np.ndarray]:
+    """Find the groups that decide each metric; of a mean over classes, those of the rarest class."""
+    members = draws.members[part.rows]
+    of_class = [np.unique(members[part.labels == label]) for label in np.unique(part.labels)]
+    rarest = min(of_class, key=len)
+    ranked = np.unique(members[part.labels == 1]) if part.log_proba.shape[1] == 2 else rarest
+    decided = {"balanced accuracy": rarest, "average precision": ranked}
+    return dict.fromkeys(METRICS, np.unique(members)) | decided
 
 
 def mean_scores(scored: Sequence[dict[str, Drawn]]) -> dict[str, Drawn]:
@@ -157,7 +168,7 @@ def intervals(scored: dict[str, Drawn]) -> dict[str, Score]:
     """Give each metric its 95 % interval.
 
     Where no draw differs from the others (nothing in the test part is wrong, say) the bootstrap knows
-    nothing; then the exact bound of a proportion is given, for as many trials as groups were tested
+    nothing; then the exact bound of a proportion is given, for as many trials as groups decide the score
     (Clopper & Pearson 1934). Log loss is no proportion, and its interval is then a point.
     """
     found = {}

@@ -15,7 +15,7 @@ TRAINER = 2
 FINETUNER = 1
 """Looks, labels and a network's settings -> layers, and what they say."""
 
-SCORER = 3
+SCORER = 4
 """Predictions -> scores and intervals."""
 
 COPIES = 1

@@ -16,7 +16,7 @@ from tasks.core.answer_scores import (
     questions_of,
 )
 from tasks.core.answers import MACRO, MICRO
-from tasks.core.metrics import Drawn, draw_groups
+from tasks.core.metrics import Drawn, draw_groups, intervals
 from tasks.core.metrics import TestPart as Told
 from tasks.core.predictors import log_softmax
 
@@ -57,6 +57,16 @@ def test_a_question_is_scored_as_scikit_learn_does_and_so_is_every_replicate(
         if len(answers) == 2:
             drawn = [found[metric].draws[replicate] for metric in ANSWER_METRICS]
             assert drawn == pytest.approx(by_sklearn(asked, times), abs=1e-5)
+
+
+@pytest.mark.parametrize(("yes", "auroc"), [(3, 3), (490, 10)])
+def test_where_all_is_right_few_rows_bound_what_they_decide(yes: int, auroc: int) -> None:
+    truth = np.arange(500) < yes
+    question = Question(np.arange(500), truth, np.where(truth, 2.0, -2.0), truth)
+    found = intervals(draw_question(question, draw_groups([str(row) for row in range(500)])))
+    for metric, trials in (("average precision", yes), ("AUROC", auroc), ("F1", yes)):
+        assert (found[metric].value, found[metric].high) == (1.0, 1.0)
+        assert found[metric].low == pytest.approx(0.025 ** (1 / trials))
 
 
 def test_without_a_yes_or_a_no_there_is_no_score() -> None:

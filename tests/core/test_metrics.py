@@ -342,6 +342,14 @@ def test_the_exact_bound_counts_groups_not_rows():
     assert found.low == pytest.approx(0.025 ** (1 / 6))
 
 
+def test_where_all_of_a_rare_class_are_right_its_few_rows_bound_what_they_decide():
+    labels = (np.arange(500) < 3).astype(int)
+    part = TestPart(np.arange(500), labels, np.ones(500), called(labels))
+    found = score([part], draw_groups(names(500)))
+    for metric, trials in (("accuracy", 500), ("balanced accuracy", 3), ("average precision", 3)):
+        assert found[metric].low == pytest.approx(0.025 ** (1 / trials))
+
+
 def test_a_draw_that_differs_by_rounding_alone_does_not_differ():
     """One group: each draw has each row once, yet single precision sums some draws in another order."""
     part = some_part(178, 3, 38)
