@@ -10,6 +10,7 @@ from tasks.core.answer_splits import inner_folds_of, split_by_answers
 from tasks.core.answers import Answers
 from tasks.core.errors import RequestError
 from tasks.core.splits import SplitSpec, combinations, groups_of, written_down
+from tasks.core.tables import readable
 from tasks.core.targets import answer_column, answers_of, targets_of
 from tasks.core.trials import Part
 
@@ -61,7 +62,7 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
             each answer.
 
     Raises:
-        RequestError: if none is left, or the samples cannot be split as asked.
+        RequestError: if none is left, or the samples cannot be split as asked, or all fall on one side.
     """
     answers, weights = answers_of(table), table.weight.to_numpy()
     left_out = {
@@ -70,6 +71,7 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
         if len(classes) < 2
     }
     for part in answer_parts(table, splits):
+        _check_sides(part)
         training = np.flatnonzero(part.training)
         folds = [
             training[held]
@@ -81,14 +83,33 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
     kept = tuple(name for name in answers.targets if name not in left_out)
     if not kept:
         first = next(iter(left_out))
+        more = "label more" if (weights > 0).all() else "label more, weigh more samples above 0"
         raise RequestError(
-            f"no target can be learnt (first: {first}: {left_out[first]}); label more, or lower data.least_known"
+            f"no target can be learnt (first: {first}: {left_out[first]}); {more}, or lower data.least_known"
         )
     return Able(kept, left_out)
 
 
+def _check_sides(part: Part) -> None:
+    """Refuse a part where a column leaves no sample to train on, or none to test on."""
+    spec = part.spec
+    if part.test.any() == part.training.any() or not (spec.column or spec.group):  # both sides, or no samples
+        return
+    side, other = ("test", "train") if part.test.any() else ("train", "test")
+    everyone = f"all {len(part.test):,} answered samples"
+    if spec.column:
+        why, todo = f"column {spec.column!r} says {side!r} of {everyone}", f"write {other!r} for some of them"
+    else:
+        why = f"column {spec.group!r} has {everyone} in one group ({readable(part.groups[0])})"
+        todo = "name a finer group"
+    raise RequestError(
+        f"split {spec.name!r}: no sample is left to {other} on, since {why}; {todo}, or split otherwise"
+    )
+
+
 def _lacks(one: Answers, weights: np.ndarray, part: Part, least: int, folds: Sequence[np.ndarray]) -> str:
     """Say which answer to one question is too rare on a part; "" if none is."""
+    some = "samples" if (weights > 0).all() else "samples with a weight above 0"
     places = [("an inner fold", held) for held in folds] or [
         ("the training part", np.flatnonzero(part.training))
     ]
@@ -97,7 +118,7 @@ def _lacks(one: Answers, weights: np.ndarray, part: Part, least: int, folds: Seq
         rarest = int(counts.argmin())
         if counts[rarest] < least:
             return (
-                f"split {part.spec.name!r}, seed {part.seed}: {where} has {counts[rarest]} samples of answer "
+                f"split {part.spec.name!r}, seed {part.seed}: {where} has {counts[rarest]} {some} of answer "
                 f"{one.classes[0][rarest]}, and data.least_known asks for {least}"
             )
     return ""

@@ -38,7 +38,7 @@ def read_manifest(source: Path, columns: Iterable[str]) -> pd.DataFrame:
         One row per line, every column as text, blanks as "".
 
     Raises:
-        RequestError: if the file, a column, or every row is missing.
+        RequestError: if the file, a column, or every row is missing, or a column stands twice.
     """
     check_header(source, columns)
     frame = _run(source) if source.suffix == ".py" else _read_csv(source)
@@ -49,7 +49,7 @@ def read_manifest(source: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def check_header(source: Path, columns: Iterable[str]) -> None:
-    """Refuse a manifest that is missing or lacks a column, having read its first line alone.
+    """Refuse a manifest that is missing, or lacks a column or has it twice, having read its first line alone.
 
     Raises:
         RequestError: as `read_manifest`. What a `.py` manifest returns is not known before it is run.
@@ -63,12 +63,14 @@ def check_header(source: Path, columns: Iterable[str]) -> None:
 
 
 def check_columns(source: Path, found: list[str], needed: Iterable[str]) -> None:
-    """Refuse a table that lacks a column.
+    """Refuse a table that lacks a column, or has it twice; a column that nobody needs may stand twice.
 
     Raises:
-        RequestError: naming the missing column and the nearest one found.
+        RequestError: naming the column, and of a missing one the nearest found.
     """
     for column in ("path", *needed):
+        if found.count(column) > 1:
+            raise RequestError(f"{source}: column {column!r} stands twice; rename or remove one")
         if column not in found:
             near = get_close_matches(column, found, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

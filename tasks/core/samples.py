@@ -160,8 +160,8 @@ def assemble(
     """Sort a manifest's rows into usable samples, one for each digest, and those to quarantine.
 
     The same bytes under several names are one sample. Copies that contradict each other in a
-    label are all set aside, since nobody can say which of them is right; what one of them leaves unknown,
-    another may tell.
+    label are all set aside, since nobody can say which of them is right, even where one of them cannot
+    be used for another reason; what a usable one leaves unknown, another may tell.
 
     Args:
         frame: (N) rows of a manifest, as text.
@@ -193,16 +193,16 @@ def assemble(
         f"{columns.weight} is no number of at least 0"
     )
     sound = table.reason == ""
-    copied = sound & table.digest.duplicated(keep=False)  # few, so that only they are sorted and counted
+    same = (table.digest != "") & table.digest.duplicated(keep=False)  # few: only they are sorted and counted
     torn = pd.Series(data=False, index=table.index)
     for name in labels:
-        known = table[copied & (table[name] != "")].groupby("digest")[name].nunique()
-        contradicted = copied & table.digest.isin(known.index[known > 1])
+        known = table[same & (table[name] != "")].groupby("digest")[name].nunique()  # what any copy tells
+        contradicted = sound & table.digest.isin(known.index[known > 1])
         of = "another label" if name == "label" else f"another answer to {name.removeprefix(ANSWER)}"
         table.loc[contradicted & ~torn, "reason"] = f"the same picture stands in the table with {of}"
         torn |= contradicted
-    copies = _merged(table[copied & ~torn], list(labels))
-    good = pd.concat([table[sound & ~copied], copies]).sort_values("digest")
+    copies = _merged(table[sound & same & ~torn], list(labels))
+    good = pd.concat([table[sound & ~same], copies]).sort_values("digest")
     bad = table[table.reason != ""]
     quarantine = pd.DataFrame({"path": bad.written, "reason": bad.reason}).reset_index(drop=True)
     return good.drop(columns=["written", "reason"]).reset_index(drop=True), quarantine

@@ -74,13 +74,25 @@ def check_asked(table: pd.DataFrame) -> None:
     """Refuse a table in which no target has two answers to tell apart.
 
     Raises:
-        RequestError: that tells what is known of the first target.
+        RequestError: that tells what is known of the first target, and whether the weights are to blame.
     """
-    answers = answers_of(table[table.weight > 0])
-    if not any(len(known) > 1 for known in answers.classes):
-        first, known = answers.targets[0], answers.classes[0]
-        found = ", ".join(map(readable, known)) or "nothing"
-        raise RequestError(
-            f"no target has two answers among the usable samples (of {first!r} is known: {found}); "
-            f"at least one needs two, such as {YES_NO[0]} and {YES_NO[1]}"
-        )
+    weighs = table.weight > 0
+    answers = answers_of(table[weighs])
+    if _has_two(answers):
+        return
+    first, known = answers.targets[0], answers.classes[0]
+    found = ", ".join(map(readable, known)) or "nothing"
+    some = "" if weighs.all() else f" with a weight above 0, {weighs.sum():,} of {len(table):,}"
+    todo = (
+        "weigh more of them above 0, or leave data.weight out"
+        if _has_two(answers_of(table))
+        else f"at least one needs two, such as {YES_NO[0]} and {YES_NO[1]}"
+    )
+    raise RequestError(
+        f"no target has two answers among the usable samples{some} (of {first!r} is known: {found}); {todo}"
+    )
+
+
+def _has_two(answers: Answers) -> bool:
+    """Whether any target has two answers to tell apart."""
+    return any(size > 1 for size in answers.sizes)

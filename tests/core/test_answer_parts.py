@@ -60,8 +60,47 @@ def test_the_poorest_fold_or_test_part_decides(least: int) -> None:
 def test_samples_of_no_weight_count_for_nothing() -> None:
     table = table_of(common=COMMON, other=COMMON)
     table.loc[table["answer.other"] == "1", "weight"] = 0.0
-    with pytest.raises(RequestError, match="no target can be learnt"):
+    with pytest.raises(RequestError, match="no target can be learnt") as told:
         able_targets(table, [SPEC], 1)
+    assert "an inner fold has 0 samples with a weight above 0 of answer 1, and" in str(told.value)
+    assert str(told.value).endswith("; label more, weigh more samples above 0, or lower data.least_known")
+
+
+def test_weights_are_not_named_where_all_are_above_zero() -> None:
+    with pytest.raises(RequestError, match=r"has 1 samples of answer 1, and .*; label more, or lower data"):
+        able_targets(table_of(rare=["1"] * 6 + ["0"] * 114), [SplitSpec("random", 0.25, (0,))], 2)
+
+
+@pytest.mark.parametrize(
+    ("share", "lacking"), [(0.25, "no sample is left to test on"), (0.75, "no sample is left to train on")]
+)
+def test_samples_of_a_single_group_cannot_be_parted(share: float, lacking: str) -> None:
+    table = table_of(common=COMMON)
+    table["manifest.place"] = "field\n1"
+    with pytest.raises(RequestError) as told:
+        able_targets(table, [SPEC, SplitSpec("far", share, (0,), group="place")], 1)
+    assert str(told.value) == (
+        f"split 'far': {lacking}, since column 'place' has all 120 answered samples in one group (field\\n1); "
+        "name a finer group, or split otherwise"
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "lacking", "other"),
+    [
+        ("train", "no sample is left to test on", "test"),
+        ("test", "no sample is left to train on", "train"),
+    ],
+)
+def test_a_column_that_puts_all_samples_on_one_side_is_refused(side: str, lacking: str, other: str) -> None:
+    table = table_of(common=COMMON)
+    table["manifest.side"] = side
+    with pytest.raises(RequestError) as told:
+        able_targets(table, [SplitSpec("written", seeds=(0,), column="side")], 1)
+    assert str(told.value) == (
+        f"split 'written': {lacking}, since column 'side' says {side!r} of all 120 answered samples; "
+        f"write {other!r} for some of them, or split otherwise"
+    )
 
 
 def test_a_column_may_say_who_is_tested() -> None:

@@ -145,6 +145,27 @@ def test_every_needed_column_is_asked_for(tmp_path):
     assert "'group'" in refusal(read_manifest, place, ["class", "weight", "group"])
 
 
+@pytest.mark.parametrize("twice", ["path", "class", "weight", "group"])
+def test_a_needed_column_that_stands_twice_is_refused(tmp_path, twice):
+    line = f"column {twice!r} stands twice; rename or remove one"
+    place = csv_file(tmp_path, f"path, class,weight,group, {twice}\na.png,cat,1,g,x\n")
+    for action in (check_header, read_manifest):
+        assert refusal(action, place, ["class", "weight", "group"]) == f"{place}: {line}"
+    columns = ["path", "class", "weight", "group", twice]
+    place = script(tmp_path, f"return pd.DataFrame([['a.png', 'cat', 1, 'g', 'x']], columns={columns})")
+    assert refusal(read_manifest, place, ["class", "weight", "group"]) == f"{place}: {line}"
+
+
+def test_a_column_that_nobody_needs_may_stand_twice(tmp_path):
+    place = csv_file(tmp_path, "path,class,note,note,,\na.png,cat,x,y,,\n")
+    check_header(place, ["class"])
+    assert list(read_manifest(place, ["class"])["class"]) == ["cat"]
+    columns = ["path", "class", "note", "note"]
+    place = script(tmp_path, f"return pd.DataFrame([['a.png', 'cat', None, 2]], columns={columns})")
+    frame = read_manifest(place, ["class"])
+    assert frame.to_numpy().tolist() == [["a.png", "cat", "", "2"]]
+
+
 @pytest.mark.parametrize("text", ["path,class\n", "path,class", "path,class\n\n\n"])
 def test_a_manifest_without_rows_is_refused(tmp_path, text):
     place = csv_file(tmp_path, text)

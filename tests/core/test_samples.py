@@ -326,11 +326,12 @@ def test_every_row_is_used_is_a_copy_or_is_quarantined_whatever_the_order(rows, 
 
     named = [(f"p{number:02}", row) for number, row in enumerate(rows)]
     table, quarantine = outcome(named)
-    usable = {}
+    usable, said = {}, {}
     for path, (digest, label, good) in named:
+        said.setdefault(digest, set()).add(label)  # by whatever copy
         if good:
             usable.setdefault(digest, []).append((path, label))
-    sound = {digest: each for digest, each in usable.items() if len({label for _, label in each}) == 1}
+    sound = {digest: each for digest, each in usable.items() if len(said[digest]) == 1}
     assert list(table.digest) == sorted(sound)
     assert list(table.path) == [f"/data/{min(sound[digest])[0]}" for digest in table.digest]
     assert list(table.label) == [sound[digest][0][1] for digest in table.digest]
@@ -349,10 +350,32 @@ def test_copies_that_contradict_each_other_are_all_set_aside():
     assert set(quarantine.reason) == {"the same picture stands in the table with another label"}
 
 
-def test_a_copy_that_cannot_be_used_contradicts_nothing():
+def test_a_copy_that_cannot_be_used_contradicts_all_the_same():
     frame = manifest(("a", "cat", "1"), ("b", "dog", "-1"), columns=("path", "label", "weight"))
     table, quarantine = assembled(frame, told("same", "same"), Columns("label", "weight"))
-    assert (list(table.path), list(quarantine.path)) == (["/data/a"], ["b"])
+    assert table.empty
+    assert quarantine.to_dict("list") == {
+        "path": ["a", "b"],
+        "reason": [
+            "the same picture stands in the table with another label",
+            "weight is no number of at least 0",
+        ],
+    }
+
+
+def test_a_copy_that_cannot_be_used_and_agrees_takes_nothing_away():
+    rows = [("a", "cat", "1"), ("b", "cat", "-1"), ("c", "dog", "1"), ("d", "?", "-1")]
+    frame = manifest(*rows, columns=("path", "label", "weight"))
+    table, quarantine = assembled(frame, told("d1", "d1", "d2", "d2"), Columns("label", "weight"))
+    assert (list(table.path), list(quarantine.path)) == (["/data/a", "/data/c"], ["b", "d"])
+
+
+def test_files_that_were_not_read_are_no_copies_of_each_other():
+    frame = manifest(("a", "cat"), ("b", "dog"), ("c", "cat"))
+    unread = Examined("", "no such file")
+    table, quarantine = assembled(frame, [unread, unread, *told("d1")])
+    assert list(table.path) == ["/data/c"]
+    assert set(quarantine.reason) == {"no such file"}
 
 
 @pytest.mark.parametrize("blank", ["", "?"])

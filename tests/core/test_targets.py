@@ -67,6 +67,22 @@ def test_copies_that_contradict_each_other_in_one_answer_are_set_aside() -> None
     assert len(quarantine) == 2
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_copy_with_an_answer_that_is_none_still_contradicts_in_another(order: int) -> None:
+    frame = pd.DataFrame(
+        [("a", "1", "1"), ("b", "0", "yes"), ("c", "1", "0"), ("d", "1", "yes")][::order],
+        columns=["path", "car", "sign"],
+    )
+    examined = [Examined({"a": "d1", "b": "d1"}.get(path, "d2"), "") for path in frame.path]
+    columns = Columns("", targets=(Target("car"), Target("sign")))
+    table, quarantine = assemble(frame, frame.path.tolist(), examined, columns)
+    assert table.path.tolist() == ["c"]  # d agrees as far as it can be read
+    reasons = dict(zip(quarantine.path, quarantine.reason, strict=True))
+    assert reasons.pop("a") == "the same picture stands in the table with another answer to car"
+    assert sorted(reasons) == ["b", "d"]
+    assert all(reason.startswith("sign: 'yes' is none of 0, 1 and ?") for reason in reasons.values())
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.sampled_from(["0", "1", "?"]), st.sampled_from("xy?")),
@@ -110,3 +126,35 @@ def test_where_no_target_has_two_answers_one_line_says_so() -> None:
     table, _ = assembled([("d1", "1", ""), ("d2", "1", "")])
     with pytest.raises(RequestError, match=r"no target has two answers.*of 'car' is known: 1"):
         check_enough(table, NONE, 2, most_bad=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (
+            [0.0, 0.0, 0.0],
+            "no target has two answers among the usable samples with a weight above 0, 0 of 3 (of 'car' is known: "
+            "nothing); weigh more of them above 0, or leave data.weight out",
+        ),
+        (
+            [1.0, 0.0, 1.0],
+            "no target has two answers among the usable samples with a weight above 0, 2 of 3 (of 'car' is known: 1); "
+            "weigh more of them above 0, or leave data.weight out",
+        ),
+    ],
+)
+def test_where_weights_leave_no_target_two_answers_the_line_names_them(
+    weights: list[float], line: str
+) -> None:
+    table, _ = assembled([("d1", "1", "x"), ("d2", "0", "x"), ("d3", "1", "x")])
+    with pytest.raises(RequestError) as told:
+        check_enough(table.assign(weight=weights), NONE, 3, most_bad=0)
+    assert str(told.value) == line
+
+
+def test_where_weights_are_not_to_blame_the_line_asks_for_answers() -> None:
+    table, _ = assembled([("d1", "1", "x"), ("d2", "1", "x")])
+    with pytest.raises(
+        RequestError, match=r"of 'car' is known: 1\); at least one needs two, such as 0 and 1$"
+    ):
+        check_enough(table.assign(weight=[1.0, 0.0]), NONE, 2, most_bad=0)
