@@ -1,7 +1,8 @@
 """What a run says at its end: one table, and what was run and what was reused."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.core.answers import MACRO
 from tasks.core.words import points
 
 WIDTH = 100
@@ -91,9 +93,16 @@ def _several(summary: dict[str, Any]) -> Iterator[str]:
             f"{row['known']:,.0f} known and tested"
         )
     for each in summary["joint_says"]:
-        says = each["says"] if len(each["says"]) <= MOST_LINES else each["says"][-2:]
-        for line in (*says, each["width_says"]):
+        for line in (*_said_of_joint(each["says"]), each["width_says"]):
             yield f"{each['joint']}, {each['split']}: {line}" if line else ""
+
+
+def _said_of_joint(says: Sequence[str]) -> list[str]:
+    """What joint training changes; of many targets what is said of all of them, which begins with their mean."""
+    if len(says) <= MOST_LINES:
+        return list(says)
+    of_all = dropwhile(lambda line: not line.startswith(f"{MACRO}: "), says)
+    return ["each target's difference is in the report and in joint.csv", *of_all]
 
 
 def _choice(best: dict[str, Any]) -> str:

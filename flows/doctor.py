@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.forecast import Forecast
+from flows.needs import needs_of, steps_of
 from flows.sizes import Shapes
 from flows.study import Study
 from tasks.core.artifacts import Artifacts
@@ -164,17 +165,22 @@ def _samples(forecast: Forecast) -> Iterator[Check]:
 
 
 def _targets(forecast: Forecast) -> Iterator[Check]:
-    """Answers, and what each split gives."""
-    from tasks.core.answer_checks import of_answers
+    """Answers, what each split gives, duplicates and weights."""
+    from tasks.core.answer_checks import of_answer_copies, of_answer_weights, of_answers, of_spellings
 
-    study = forecast.study
+    study, listed, columns = forecast.study, forecast.listed, forecast.study.source().columns
     try:
-        check_enough(forecast.table, forecast.quarantine, len(forecast.listed), most_bad=1)
+        check_enough(forecast.table, forecast.quarantine, len(listed), most_bad=1)
     except RequestError as refusal:
         what, _, todo = str(refusal).partition("; ")
         yield Check("targets", WRONG, what, todo)
-        return
-    yield from of_answers(forecast.table, study.split_specs(), study.data.least_known)
+    else:
+        yield from of_answers(forecast.table, study.split_specs(), study.data.least_known)
+    written = {target: listed[target.name].tolist() for target in columns.targets}
+    yield from of_spellings(written)
+    yield from of_answer_copies(listed["path"].tolist(), [each.digest for each in forecast.examined], written)
+    if columns.weight is not None:
+        yield of_answer_weights(forecast.table, columns.weight)
 
 
 def _networks(forecast: Forecast) -> Iterator[Check]:
@@ -231,9 +237,9 @@ def _memory(forecast: Forecast) -> Iterator[Check]:
     import torch
 
     if forecast.heads:
-        yield from of_memory(forecast.needs)
+        yield from of_memory(needs_of(forecast))
     if forecast.layers and not torch.cuda.is_available():
-        yield from of_steps(forecast.steps)
+        yield from of_steps(steps_of(forecast))
 
 
 def _device(forecast: Forecast) -> Iterator[Check]:

@@ -22,7 +22,6 @@ from tasks.core.measuring import HEAD_SECONDS, MARGIN
 from tasks.core.passes import Passes
 from tasks.core.plan import Plan, SetPlan, Survey
 from tasks.core.recipes import AUTO
-from tasks.core.resources import Need, Step
 from tasks.core.samples import Examined, assemble, examine
 from tasks.core.store import holdings
 from tasks.core.stored import Stored
@@ -159,33 +158,6 @@ class Forecast:
         return [grid for grid in (*self.study.grids(), *self.study.depths()) if grid.is_network]
 
     @cached_property
-    def needs(self) -> list[Need]:
-        """What training takes of memory, for each combination of features whose size is known."""
-        needs = []
-        for some in together(self.heads):
-            several = bool(targets_of(self.table))
-            samples = answered(self.table) if several else self.known
-            columns, rows = self.columns(some[0].inputs), len(some[0].inputs.views) * len(samples)
-            kinds = frozenset(hyper.kind for grid in some for hyper in grid.hypers)
-            if columns is not None:
-                needs.append(Need(some[0].name, kinds, rows, columns))
-        return needs
-
-    @cached_property
-    def steps(self) -> list[Step]:
-        """What a step of training takes of memory, for all layers of which that is known."""
-        from tasks.core.layer_estimates import step_bytes  # torch
-
-        steps = []
-        for grid in self.layers:
-            shape, network = self._sample_shape(grid), _network(grid)
-            backbone = self.backbones[grid.inputs.backbone]
-            taken = None if shape is None else step_bytes(backbone, network, shape, len(self._classes))
-            if taken is not None:
-                steps.append(Step(grid.name, network.batch, taken))
-        return list(dict.fromkeys(steps))
-
-    @cached_property
     def shapes(self) -> Callable[[str], Shapes]:
         """Backbone -> the shapes of its rows, and whether its layers can be trained; see `shapes_of`."""
         return cache(partial(shapes_of, self.study))
@@ -204,9 +176,9 @@ class Forecast:
         ]
         return found.row_bytes
 
-    def _sample_shape(self, grid: Grid) -> tuple[int, ...] | None:
+    def sample_shape(self, grid: Grid) -> tuple[int, ...] | None:
         """The shape of a sample as layers take it; None where nobody knows."""
-        name, cut = grid.inputs.backbone, _network(grid).cut
+        name, cut = grid.inputs.backbone, network_of(grid).cut
         if not cut:
             side = self.backbones[name].preprocessing.crop
             return 3, side, side
@@ -214,7 +186,8 @@ class Forecast:
         return None if shapes is None else shapes[Tap(cut, "none")]
 
     @cached_property
-    def _classes(self) -> list[str]:
+    def classes(self) -> list[str]:
+        """The labels of the known samples, sorted."""
         return sorted(self.known.label.unique())
 
     # How long it takes
@@ -253,7 +226,7 @@ class Forecast:
             pace = self._pace(grid) if grid.is_network else 0.0
             if pace is None:
                 return None
-            learnt = budget(_network(grid), int(cell.part.training.sum())) if grid.is_network else 0
+            learnt = budget(network_of(grid), int(cell.part.training.sum())) if grid.is_network else 0
             seconds.append(MARGIN * learnt * pace if grid.is_network else HEAD_SECONDS)
         return seconds
 
@@ -291,7 +264,7 @@ class Forecast:
             return None, f"{heads:,} heads not estimated, the size of their features is not known"
         widest, columns = max(sized, key=lambda pair: pair[1] * sum(len(grid.hypers) for grid in pair[0]))
         hypers = list(dict.fromkeys(hyper for grid in widest for hyper in grid.hypers))
-        names = self._classes
+        names = self.classes
         labels = self.known.label.map({name: number for number, name in enumerate(names)}).to_numpy()
         some = mixed(labels)[:TRIAL_SAMPLES]
         real = self._some_features(widest[0].inputs, self.known.digest.to_numpy()[some].tolist())
@@ -316,7 +289,7 @@ class Forecast:
         told, pace = f"{searches:,} search{'es' * (searches > 1)} of {grid.name}", self._pace(grid)
         if pace is None:
             return None, f"{told} not estimated, nobody knows what reaches the layers"
-        learnt = times * sum(budget(_network(grid), size) for size in self._sizes)
+        learnt = times * sum(budget(network_of(grid), size) for size in self._sizes)
         seconds = MARGIN * share * learnt * pace
         return seconds, f"{told} {about(seconds)} ({1000 * pace:,.1f} ms a sample, tried for a moment)"
 
@@ -340,7 +313,7 @@ class Forecast:
         """Seconds that layers take to learn from a sample; None where nobody knows what reaches them."""
         from tasks.core.layer_estimates import sample_seconds
 
-        network, shape = _network(grid), self._sample_shape(grid)
+        network, shape = network_of(grid), self.sample_shape(grid)
         alike = grid.inputs, network.cut, network.batch, network.batch_norm
         if shape is not None and alike not in self._paces:
             backbone = self.backbones[grid.inputs.backbone]
@@ -370,7 +343,8 @@ class Forecast:
         return Stored((tuple(held),), tuple(digests)).in_memory()
 
 
-def _network(grid: Grid) -> Network:
+def network_of(grid: Grid) -> Network:
+    """The layers that a grid of layers trains."""
     [network] = grid.hypers
     assert isinstance(network, Network), "asked only where layers are trained"  # noqa: S101
     return network

@@ -1,16 +1,17 @@
 """What can be said of several targets before a study runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from tasks.core.answer_parts import able_targets, answer_parts
-from tasks.core.checks import NOTE, OK, WRONG, Check
+from tasks.core.checks import FIRST, NOTE, OK, WRONG, Check, of_copies, of_weights
 from tasks.core.errors import RequestError
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable
-from tasks.core.targets import answered, answers_of
+from tasks.core.targets import Target, answered, answers_of
 
 SHOWN = 10
 """So many targets are told one by one."""
@@ -48,6 +49,87 @@ def of_answers(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -> 
         for name, reason in able.left_out.items()
     ]
     return [*checks, *(_of_split(spec, known) for spec in splits)]
+
+
+def of_spellings(written: Mapping[Target, Sequence[str]]) -> list[Check]:
+    """Tell which answers to one question are probably one, misspelt.
+
+    Args:
+        written: target -> the answers of all rows as they were written.
+    """
+    return [
+        Check(
+            "targets",
+            NOTE,
+            f"{readable(target.name)}: {' and '.join(map(repr, map(readable, names)))} differ only by case or space: "
+            "probably one answer",
+            "write them alike",
+        )
+        for target, texts in written.items()
+        for names in _alike(set(_read(target, texts)) - {""})
+    ]
+
+
+def _alike(answers: set[str]) -> list[list[str]]:
+    """Find answers that differ only by case or space."""
+    alike: dict[str, list[str]] = {}
+    for answer in sorted(answers):
+        alike.setdefault(" ".join(answer.casefold().split()), []).append(answer)
+    return [some for some in alike.values() if len(some) > 1]
+
+
+def _read(target: Target, texts: Sequence[str]) -> list[str]:
+    """Read answers, "" where one is unknown or none."""
+    return [target.read(text) or "" for text in texts]
+
+
+def of_answer_copies(
+    paths: Sequence[str], digests: Sequence[str], written: Mapping[Target, Sequence[str]]
+) -> list[Check]:
+    """Tell which files hold the same bytes, and to which questions such files give contradicting answers.
+
+    Args:
+        paths: (N,) as written.
+        digests: (N,) of each file's bytes, "" where it could not be read.
+        written: target -> (N,) the answers as they were written.
+    """
+    torn = {target.name: _torn(digests, _read(target, texts)) for target, texts in written.items()}
+    names, disputed = [readable(name) for name, found in torn.items() if found], set().union(*torn.values())
+    # to whichever question, a copy of what is disputed has a label of its own
+    labels = [f"row {row}" if digest in disputed else "" for row, digest in enumerate(digests)]
+    checks = of_copies(paths, digests, labels)
+    if names:
+        more = f" and {len(names) - FIRST} more" if len(names) > FIRST else ""
+        checks[0] = replace(checks[0], found=f"{', '.join(names[:FIRST])}{more}: {checks[0].found}")
+    return checks
+
+
+def _torn(digests: Sequence[str], answers: Sequence[str]) -> set[str]:
+    """Find the digests whose copies give contradicting answers to one question."""
+    first: dict[str, str] = {}
+    known = [(digest, answer) for digest, answer in zip(digests, answers, strict=True) if digest and answer]
+    return {digest for digest, answer in known if first.setdefault(digest, answer) != answer}
+
+
+def of_answer_weights(table: pd.DataFrame, column: str) -> Check:
+    """Tell of the sample weights of those that answer something, as `of_weights`; no score of targets is weighted."""
+    found = of_weights(answered(table).assign(label="of some target"), column)
+    return replace(found, todo="such samples are not learnt from") if found.state == NOTE else found
+
+
+def beyond_two(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -> tuple[str, ...]:
+    """Name the targets that are learnt and have more than two answers; none of these is learnt from a stream.
+
+    Args:
+        table: the usable samples.
+        splits: how they are cut.
+        least: as `able_targets`.
+    """
+    known = answered(table)
+    answers = answers_of(known)
+    many = [name for name, size in zip(answers.targets, answers.sizes, strict=True) if size > 2]
+    kept = able_targets(known, splits, least).kept if many else ()
+    return tuple(name for name in many if name in kept)
 
 
 def _of_split(spec: SplitSpec, known: pd.DataFrame) -> Check:

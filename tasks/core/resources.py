@@ -9,6 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from tasks.core.checks import NOTE, OK, WRONG, Check
 from tasks.core.stored import BYTES_A_NUMBER, SHARE, fits_in_memory, machine_memory
+from tasks.core.tables import readable
 from tasks.core.words import size
 
 NEARLY_FULL = 0.9
@@ -24,12 +25,14 @@ class Need:
         heads: the kinds of its heads, and of the others on the same features.
         rows: samples times views.
         columns: features side by side.
+        many: targets, of several, that have more than two answers.
     """
 
     experiment: str
     heads: frozenset[str]
     rows: int
     columns: int
+    many: tuple[str, ...] = ()
 
     def fits(self) -> bool:
         """Whether the features are held in memory, as the training asks itself."""
@@ -116,17 +119,27 @@ def of_memory(needs: Sequence[Need]) -> list[Check]:
             f"{need.experiment}: training on {need.rows:,} rows of {need.columns:,} features takes "
             f"{size(need.rows * need.columns * BYTES_A_NUMBER)}, more than the {size(limit)} it may"
         )
-        others = ", ".join(sorted(need.heads - {"softmax"}))
-        if others:
-            todo = 'only head "softmax" is trained from a stream; leave the others out, or take fewer taps or views'
-            checks.append(Check("memory", WRONG, f"{found}; head {others} needs that", todo))
-        else:
-            checks.append(
-                Check("memory", NOTE, found, "nothing: the heads are trained from a stream, which is slower")
-            )
+        checks += _refused(need, found) or [
+            Check("memory", NOTE, found, "nothing: the heads are trained from a stream, which is slower")
+        ]
     largest = max(need.rows * need.columns * BYTES_A_NUMBER for need in needs)
     fine = Check("memory", OK, f"training takes at most {size(largest)}; it may take {size(limit)}")
     return checks or [fine]
+
+
+def _refused(need: Need, found: str) -> list[Check]:
+    """Tell what is not trained from a stream: other heads than softmax, and targets of more than two answers."""
+    others, checks = ", ".join(sorted(need.heads - {"softmax"})), []
+    if others:
+        todo = (
+            'only head "softmax" is trained from a stream; leave the others out, or take fewer taps or views'
+        )
+        checks.append(Check("memory", WRONG, f"{found}; head {others} needs that", todo))
+    if need.many and "softmax" in need.heads:
+        names = ", ".join(map(readable, need.many))
+        todo = "only questions of two answers are learnt from a stream; leave others out, or take fewer taps or views"
+        checks.append(Check("memory", WRONG, f"{found}; head softmax needs that for {names}", todo))
+    return checks
 
 
 def of_versions(needed: Mapping[str, Sequence[str]], installed: Callable[[str], str]) -> list[Check]:

@@ -56,6 +56,23 @@ def test_memory_is_asked_for_as_training_asks_itself(monkeypatch):
     assert states(of_memory([])) == [NOTE]
 
 
+def test_from_a_stream_only_questions_of_two_answers_are_learnt(monkeypatch):
+    monkeypatch.setattr(stored, "machine_memory", lambda: 3 * 24 * 100_000)
+    monkeypatch.setattr("tasks.core.resources.machine_memory", lambda: 3 * 24 * 100_000)
+
+    def told(rows: int, *kinds: str) -> list:
+        return of_memory([Need("a", frozenset(kinds), rows, 100, ("weather", "ground"))])
+
+    assert states(told(1000, "softmax")) == [OK]
+    [wrong] = told(1001, "softmax")
+    assert wrong.state == WRONG
+    assert "head softmax needs that for weather, ground" in wrong.found
+    assert "only questions of two answers are learnt from a stream" in wrong.todo
+    [other] = told(1001, "shared")
+    assert "head shared needs that" in other.found
+    assert states(told(1001, "softmax", "shared")) == [WRONG, WRONG]
+
+
 def test_a_step_that_needs_more_memory_than_there_is_is_noted(monkeypatch):
     monkeypatch.setattr("tasks.core.resources.machine_memory", lambda: 10**9)
     [fine] = of_steps([Step("late", 32, 10**8), Step("all", 32, 8 * 10**8)])

@@ -1,7 +1,9 @@
 """A study of several targets as a user meets it: what is trained, what is told, and what a change costs."""
 
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from flows.console import show_summary
 from flows.doctor import show_doctor
 from flows.plan import show_plan
 from flows.study import Study
-from tasks.core.answers import MACRO
+from tasks.core.answer_words import ONE_SEED, read_gains
+from tasks.core.answers import MACRO, MICRO
 from tasks.core.backbones import find_backbone
 from tasks.core.cuts import Prefix
 from tasks.core.digest import digest_bytes
@@ -288,6 +291,42 @@ def test_what_goes_with_one_target_alone_is_refused(scenes: Path, changes: dict[
         study_of(scenes, **changes)
 
 
+def test_of_many_targets_the_terminal_tells_what_is_said_of_all_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [f"t{number}" for number in range(12)]
+    pair = {"joint": "layer", "split": "random"}
+    told = pair | {"metric": "AUROC", "difference": 0.02, "low": 0.01, "high": 0.03, "real": True}
+    counts = [{"target": name, "known": 100 + number} for number, name in enumerate(names)]
+    says = read_gains(
+        [told | {"target": name} for name in (*names, MACRO, MICRO)], "AUROC", counts, *pair.values(), 1
+    )
+    summary = {
+        "targets": {"left_out": {}},
+        "headline": "AUROC",
+        "scores": [],
+        "references": [],
+        "notes": {},
+        "near_copies": [],
+        "operating_points": [],
+        "best": {"experiment": "layer", "inner_brier": 0.1, "targets": [{}] * 12},
+        "joint_says": [pair | {"says": says, "width_says": "best with a layer of 4"}],
+        "samples": {"total": 9, "extracted": 0, "reused": 9, "quarantined": 0},
+        "experiments": {"total": 2, "trained": 0, "reused": 2},
+        "verdict": None,
+    }
+    show_summary(summary, Path("/a"))
+    printed = capsys.readouterr().out.splitlines()
+    of_pair = [line.removeprefix("layer, random: ") for line in printed if line.startswith("layer, random: ")]
+    assert of_pair == [
+        "each target's difference is in the report and in joint.csv",
+        f"{MACRO}: joint helps by 2.0 points (+1.0 to +3.0)",
+        "t0 has the fewest answers (100); what those to the others add to it: joint helps by 2.0 points (+1.0 to +3.0)",
+        ONE_SEED,
+        "best with a layer of 4",
+    ]
+
+
 # Layers
 
 LAYERS = {
@@ -398,3 +437,104 @@ def test_doctor_refuses_where_no_target_can_be_learnt(scenes: Path, tmp_path: Pa
             study_of(scenes, data=with_targets(scenes, "square", "bar", least_known=40)),
             tmp_path / "artifacts",
         )
+
+
+Written = Callable[[pd.DataFrame], dict[str, Any]]
+
+
+@pytest.fixture
+def listed(scenes: Path) -> pd.DataFrame:
+    """The scenes with a target `weather` of three answers."""
+    table = pd.read_csv(scenes / "scenes.csv", dtype=str, keep_default_na=False)
+    table["path"] = [str(scenes / path) for path in table.path]
+    return table.assign(weather=[("sun", "rain", "snow")[number % 3] for number in range(SAMPLES)])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Write a manifest of two targets, the second of classes; give the study's `data`."""
+
+    def to(table: pd.DataFrame) -> dict[str, Any]:
+        table.to_csv(tmp_path / "listed.csv", index=False)
+        targets = ["square", {"name": "weather", "kind": "classes"}]
+        return {"manifest": tmp_path / "listed.csv", "targets": targets, "max_bad": 0.5}
+
+    return to
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Study], list[str]]:
+    """Run doctor, which may refuse; give its lines with spaces squeezed."""
+
+    def of(study: Study) -> list[str]:
+        capsys.readouterr()
+        with suppress(RequestError):
+            show_doctor(study, tmp_path / "artifacts")
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    return of
+
+
+Told = Callable[[Study], list[str]]
+
+
+def test_doctor_refuses_as_a_run_does_more_than_two_answers_that_would_be_learnt_from_a_stream(
+    run: Run, listed: pd.DataFrame, written: Written, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("stored", "resources"):
+        monkeypatch.setattr(f"tasks.core.{place}.machine_memory", lambda: 30_000)
+    linear = {"name": "linear", "taps": ["blocks.1:mean"], "strengths": [1.0]}
+    study = study_of(Path(), data=written(listed), experiments=[linear])
+    [memory] = [line for line in told(study) if " memory " in line]
+    assert memory.startswith("✗ wrong memory linear: training on 120 rows of 24 features takes ")
+    assert "head softmax needs that for weather; only questions of two answers" in memory
+    with pytest.raises(RequestError, match=r"target 'weather': .* only questions of two answers"):
+        run(study)
+    two = listed.assign(weather=listed.weather.replace("snow", "rain"))
+    [memory] = [
+        line for line in told(study_of(Path(), data=written(two), experiments=[linear])) if " memory " in line
+    ]
+    assert memory.startswith("! note memory linear: training on 120 rows")
+
+
+def test_doctor_tells_of_answers_that_are_probably_misspelt(
+    listed: pd.DataFrame, written: Written, told: Told
+) -> None:
+    listed.loc[:2, "weather"] = ["Rain", "?", "NaN"]
+    [line] = [line for line in told(study_of(Path(), data=written(listed))) if "differ only" in line]
+    assert line == (
+        "! note targets weather: 'Rain' and 'rain' differ only by case or space: probably one answer; write them alike"
+    )
+
+
+def test_doctor_tells_of_copies_and_of_what_they_contradict_each_other_in(
+    listed: pd.DataFrame, written: Written, told: Told, tmp_path: Path
+) -> None:
+    alike = [line for line in told(study_of(Path(), data=written(listed))) if " duplicates " in line]
+    assert alike == ["✓ ok duplicates no two files hold the same bytes"]
+    for number, weather in ((0, "?"), (1, "hail")):
+        copy = tmp_path / f"copy {number}.png"
+        shutil.copy(listed.path[number], copy)
+        row = listed.loc[number].to_dict() | {"path": str(copy), "weather": weather}
+        listed.loc[len(listed)] = row
+    torn, whole = [line for line in told(study_of(Path(), data=written(listed))) if " duplicates " in line]
+    assert torn.startswith(
+        "! note duplicates weather: 1 pictures stand under several names with contradicting labels ("
+    )
+    assert "copy 1.png); say which label is right: all of their copies are set aside" in torn
+    assert whole.startswith("! note duplicates 1 pictures stand under several names (")
+    assert "copy 0.png)" in whole
+
+
+def test_doctor_tells_of_samples_that_weigh_nothing(
+    listed: pd.DataFrame, written: Written, told: Told
+) -> None:
+    def weights(sure: Any) -> str:
+        data = written(listed.assign(sure=sure)) | {"weight": "sure"}
+        [line] = [line for line in told(study_of(Path(), data=data)) if " weights " in line]
+        return line
+
+    assert weights([0] * 4 + [2] * (SAMPLES - 4)) == (
+        "! note weights column 'sure': from 0 to 2, 4 of 120 weigh nothing; such samples are not learnt from"
+    )
+    assert weights(0).startswith("✗ wrong weights column 'sure': no labelled sample weighs more than zero")
