@@ -192,7 +192,7 @@ def _verdict(plan: Plan, verdict: VerdictPlan) -> str:
     )
     told = f"verdict: {needed:,} cells, {_number(plan, lacking)} to measure"
     if lacking:
-        told += f"; a run trains them for {verdict.seconds / 60:g} minutes at most, the next one goes on"
+        told += f"; a run trains them for {verdict.seconds / 60:g} minutes at most, the next one goes on with what fits"
     if verdict.skipped:
         told += f"; {verdict.skipped:,} more are left out, since their share leaves a class too few samples"
     return told

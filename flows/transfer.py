@@ -167,7 +167,7 @@ def _judge(
     told: Verdict = stages.run(
         "verdict", judge, study.name, samples, ladder, backbones, seen, _headline(study), here
     )
-    return told.model_dump() | ({"trained": 0} if stages.was_cached("verdict") else {})
+    return told.as_summary() | ({"trained": 0} if stages.was_cached("verdict") else {})
 
 
 def counted(study: Study, trained: list[Heads], stages: Stages) -> tuple[int, int]:

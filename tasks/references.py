@@ -11,7 +11,7 @@ from pydantic import BaseModel, model_validator
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.cells import Filled
-from tasks.core.heads import whole
+from tasks.core.heads import held, whole
 from tasks.core.store import VIEW, holdings, mark_used
 from tasks.core.trials import Part
 
@@ -219,8 +219,10 @@ class Verdict(BaseModel, frozen=True):
         rules: of thumb, beside what was measured.
         preflight: what was known before anything was trained.
         unfair: depths that had no search of their own, and what that means.
-        left_out: cells for which there was no time: depth, share, seed, reason, and the seconds that each is
-            expected to take; with any that would fit into a run it is never reused.
+        left_out: cells for which there was no time: depth, share, seed, reason, the seconds that each is
+            expected to take, and the shelf and keys under which it would lie; with any that would fit into a run,
+            or that was trained since, it is never reused.
+        artifacts: the artifacts folder.
         trained: how many cells were trained for it; the others were there.
         spent: seconds, the budget of seconds, fits and epochs.
     """
@@ -235,6 +237,7 @@ class Verdict(BaseModel, frozen=True):
     preflight: dict[str, Any]
     unfair: list[str]
     left_out: list[dict[str, Any]]
+    artifacts: Path
     trained: int
     spent: dict[str, float]
 
@@ -243,7 +246,14 @@ class Verdict(BaseModel, frozen=True):
         """Refuse one that another run would add to; raises ValueError."""
         if any(each["seconds"] <= self.spent["budget"] for each in self.left_out):
             raise ValueError(f"{len(self.left_out)} cells lacked time")
+        seen = Artifacts(self.artifacts).seen("head")
+        if any(set(each["keys"]) <= set(held(Path(each["shelf"]), seen)[0]) for each in self.left_out):
+            raise ValueError("a cell that lacked time was trained since")
         return self
+
+    def as_summary(self) -> dict[str, Any]:
+        """Spell it for `summary.json`, without where things lie."""
+        return self.model_dump(exclude={"artifacts": True, "left_out": {"__all__": {"shelf", "keys"}}})
 
 
 class Targets(BaseModel, frozen=True):

@@ -68,9 +68,10 @@ def _told(bench: Bench, found: Measured) -> Verdict:
         preflight=preflight,
         unfair=unfair(bench.ladder),
         left_out=[vars(each) for each in bench.left_out],
+        artifacts=bench.artifacts.root,
         trained=bench.trained,
         spent={
-            "seconds": sum(cell.seconds for cell in found.cells),
+            "seconds": sum(cell.seconds or 0.0 for cell in found.cells),
             "budget": bench.ladder.seconds,
             "fits": sum(cell.trainings for cell in found.cells),
             "epochs": sum(cell.epochs for cell in found.cells),

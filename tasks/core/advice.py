@@ -66,11 +66,12 @@ def _nothing_chosen(found: Measured, share: float) -> str:
 
 def _scores(found: Measured, best: str, share: float) -> Iterator[str]:
     """What the chosen depth gives, and beside it the best head and the best from scratch."""
-    row, others = row_of(found, best, share), []
+    seeds: list[int] = found.common(share)
+    row, others = row_of(found, best, share, seeds), []
     for kind, name in ((HEAD, "everything frozen"), (SCRATCH, "from scratch")):
         depth = found.chosen(share, [depth for depth in found.depths if depth.kind == kind])
         if depth is not None and found.depth(best).kind != kind:
-            score = _score(found, row_of(found, depth, share)["value"])
+            score = _score(found, row_of(found, depth, share, seeds)["value"])
             others.append(f"{name}{_own_name(found.depth(depth))} {score}")
     told = f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, row)}"
     yield f"{'; '.join([told, *others])}."
@@ -83,8 +84,11 @@ def _left_out(found: Measured, share: float) -> Iterator[str]:
     absent = [depth.name for depth in found.depths if depth.transfers and not found.of(depth.name, share)]
     if absent:
         yield f"Not measured {_at(found, share)}: {', '.join(absent)}."
-    if len(found.common(share)) == 1:
+    common = len(found.common(share))
+    if common == 1:
         yield "One split alone was compared; other training samples may tell otherwise."
+    elif common < max(len(found.of(depth.name, share)) for depth in found.depths):
+        yield f"These are scores of the {common} splits on which all of this was measured."
 
 
 def _depth(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Heads or layers trained on one part of a table, asked about its test rows, and kept."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ import pandas as pd
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.errors import RequestError
+from tasks.core.files import write_text
 from tasks.core.heads import Grid, HeadFile, Inputs, damage, head_key, held, save_heads
 from tasks.core.hyper import Hyper, Network, Softmax, budget, spelled
 from tasks.core.store import holdings
@@ -170,10 +172,28 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
     for some in _batches(lacking, source):
         layers = any(isinstance(hyper, Network) for hyper in some.values())
         train = train_network if layers else _train_heads
+        started = time.monotonic()
         path = train(source, some, part, place, partial(add_to, advance, done))
+        write_text(_cost(path), f"{time.monotonic() - started:.3f}")
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
     return Filled({key: found[key] for key in hypers}, list(lacking))
+
+
+def seconds_of(files: Iterable[Path]) -> float | None:
+    """Tell what training heads took, by their files; None if that was not kept.
+
+    What is trained in one go lies in one file. Heads do not tell their time themselves: the same heads are the same
+    bytes.
+    """
+    try:
+        return sum(float(_cost(path).read_text()) for path in set(files))
+    except (OSError, ValueError):
+        return None
+
+
+def _cost(path: Path) -> Path:
+    return path.with_suffix(".seconds")
 
 
 def add_to(advance: Advance, before: int, more: int) -> None:

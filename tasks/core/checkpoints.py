@@ -13,6 +13,19 @@ from tasks.core.files import replacing, sealed, unsealed
 
 
 @dataclass(frozen=True)
+class Done:
+    """How much of a training is done.
+
+    Attributes:
+        steps: how many.
+        seconds: that they took, in all processes that had a part in it.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """One training's place: its weights, running statistics and optimiser's moments after some step.
 
@@ -22,11 +35,11 @@ class Checkpoint:
 
     path: Path
 
-    def keep(self, done: int, layers: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def keep(self, done: Done, layers: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write what is done, whole or not at all.
 
         Args:
-            done: how many steps.
+            done: how much.
             layers: in training.
             optimizer: theirs.
         """
@@ -34,23 +47,23 @@ class Checkpoint:
         for number, moments in optimizer.state_dict()["state"].items():
             state |= {f"moment {number} {name}": tensor for name, tensor in moments.items()}
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-        data = save(whole, {"done": json.dumps(done)})
+        data = save(whole, {"done": json.dumps(done.steps), "seconds": json.dumps(done.seconds)})
         with replacing(self.path) as partial:
             partial.write_bytes(sealed(data))
 
-    def restore(self, layers: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def restore(self, layers: nn.Module, optimizer: torch.optim.Optimizer) -> Done:
         """Go back to what was kept.
 
         Returns:
-            How many steps are done: 0, and nothing is changed, if there is no file, or one that is damaged.
+            How much is done: nothing, and nothing is changed, if there is no file, or one that is damaged.
         """
         try:
             data = unsealed(self.path.read_bytes())
             if data is None:
-                return 0
+                return Done()
             tensors, done = load(data), _done(data)
         except (OSError, ValueError, KeyError, SafetensorError):
-            return 0
+            return Done()
         layers.load_state_dict(_named(tensors, "layers "))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _named(tensors, "moment ").items():
@@ -60,9 +73,9 @@ class Checkpoint:
         return done
 
 
-def _done(data: bytes) -> int:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return int(header["__metadata__"]["done"])
+def _done(data: bytes) -> Done:
+    told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    return Done(int(told["done"]), float(told.get("seconds", 0.0)))
 
 
 def _named(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tasks.core.checkpoints import Checkpoint
+from tasks.core.checkpoints import Checkpoint, Done
 from tasks.core.layers import grouped, seed_of, set_mode
 from tasks.core.looks import Looks
 from tasks.core.memory import keep_freed_memory
@@ -82,6 +82,7 @@ class Training:
         checkpoint: where to keep what is done, or None.
         advance: is told how many more samples were learnt from.
         losses: of each step, as far as this process made them.
+        before: seconds that it took in processes that were killed.
     """
 
     layers: nn.Module
@@ -90,6 +91,7 @@ class Training:
     checkpoint: Checkpoint | None = None
     advance: Callable[[int], None] = lambda more: None
     losses: list[float] = field(default_factory=list)
+    before: float = 0.0
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -116,18 +118,18 @@ class Training:
         done = self._resume()
         self.advance(sum(len(step.rows) for step in steps[:done]))
         set_mode(self.layers, batch_norm=self.course.batch_norm)
-        kept = time.monotonic()
+        started = kept = time.monotonic()
         with torch.random.fork_rng(), _ahead(self._look, steps[done:]) as looked:
             for step, x in zip(steps[done:], looked, strict=True):
                 self._set_rates(shape(step.number, len(steps)))
                 self._take(step, x, len(steps))
                 self.advance(len(step.rows))
                 if self.checkpoint is not None and time.monotonic() - kept > EVERY:
-                    self.checkpoint.keep(step.number + 1, self.layers, self.optimizer)
+                    self._keep(self.checkpoint, step.number + 1, started)
                     kept = time.monotonic()
         if self.checkpoint is not None and done < len(steps):
             # a search that is killed goes on behind it
-            self.checkpoint.keep(len(steps), self.layers, self.optimizer)
+            self._keep(self.checkpoint, len(steps), started)
         self.layers.eval()
 
     def _steps(self) -> Iterator[Step]:
@@ -142,7 +144,13 @@ class Training:
 
     def _resume(self) -> int:
         """Go on from the checkpoint, if there is one; return how many steps are done."""
-        return 0 if self.checkpoint is None else self.checkpoint.restore(self.layers, self.optimizer)
+        found = Done() if self.checkpoint is None else self.checkpoint.restore(self.layers, self.optimizer)
+        self.before = found.seconds
+        return found.steps
+
+    def _keep(self, checkpoint: Checkpoint, steps: int, started: float) -> None:
+        seconds = self.before + time.monotonic() - started
+        checkpoint.keep(Done(steps, seconds), self.layers, self.optimizer)
 
     def _look(self, step: Step) -> Tensor:
         return self.samples.looks.drawn(step.rows, [self.course.seed, step.number, 1], step.epoch)

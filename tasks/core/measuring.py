@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ import pandas as pd
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.cells import Source, fill, work
-from tasks.core.digest import digest_value
-from tasks.core.files import write_text
+from tasks.core.cells import Filled, Source, fill, seconds_of, work
 from tasks.core.heads import HeadFile, head_key, load_heads
 from tasks.core.hyper import Hyper, Network, budget
 from tasks.core.ladder import Ladder, Rung, rungs
@@ -45,6 +42,8 @@ class LeftOut:
         seed: seed of the split.
         reason: in words.
         seconds: that it was expected to take.
+        shelf: where it would lie, and
+        keys: under which names.
     """
 
     depth: str
@@ -52,6 +51,8 @@ class LeftOut:
     seed: int
     reason: str
     seconds: float
+    shelf: str
+    keys: list[str]
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Bench:
         slot: a block in which layers are trained.
         left_out: cells for which there was no time.
         trained: how many cells were trained here; the others were found.
+        spent: seconds that training them took.
     """
 
     ladder: Ladder
@@ -79,27 +81,27 @@ class Bench:
     slot: Callable[[], AbstractContextManager[Any]] = nullcontext
     left_out: list[LeftOut] = field(default_factory=list)
     trained: int = 0
+    spent: float = 0.0
 
     def size(self) -> int:
         """How much `measure` tells its `advance` of."""
         return UNITS * len(self.rungs)
 
     def measure(self, advance: Callable[[int], None] = lambda done: None) -> Measured:
-        """Measure the cells, the most telling first, as long as there is time.
+        """Measure the cells, the most telling first, as long as there is time to train; what is there takes none.
 
         Args:
             advance: is told how much is done.
         """
-        left, cells = self.ladder.seconds, []
+        cells = []
         for number, rung in enumerate(self.rungs):
-            is_there = self._is_there(rung)
-            seconds = 0.0 if is_there else self._expected(rung)
-            if seconds <= left:
-                started = time.monotonic()
-                cells.append(self._cell(rung, is_there, self._within(rung, number, advance)))
-                left -= time.monotonic() - started
+            within = self._within(rung, number, advance)
+            if self._is_there(rung):
+                cells.append(self._found(rung, within))
+            elif (seconds := self._expected(rung)) <= self.ladder.seconds - self.spent:
+                cells.append(self._trained(rung, within))
             else:
-                self._leave_out(rung, seconds, left)
+                self._leave_out(rung, seconds)
             advance((number + 1) * UNITS)
         test = round(float(np.mean([part.test.sum() for part in self.parts])))
         return Measured(self.metric, self.depths, cells, test)
@@ -163,8 +165,10 @@ class Bench:
         return lambda done: advance(number * UNITS + min(done, whole) * UNITS // max(1, whole))
 
     def _is_there(self, rung: Rung) -> bool:
-        keys = {head_key(hyper) for hyper in self.ladder.depths[rung.depth].hypers}
-        return keys <= set(self.sources[rung.depth].found(rung.part))
+        return set(self._keys(rung)) <= set(self.sources[rung.depth].found(rung.part))
+
+    def _keys(self, rung: Rung) -> list[str]:
+        return [head_key(hyper) for hyper in self.ladder.depths[rung.depth].hypers]
 
     def _expected(self, rung: Rung) -> float:
         """Seconds that a cell is expected to take."""
@@ -186,34 +190,46 @@ class Bench:
     def _paces(self) -> dict[int, float]:
         return {}
 
-    def _leave_out(self, rung: Rung, seconds: float, left: float) -> None:
-        name = self.ladder.depths[rung.depth].name
-        reason = f"estimated {lasted(seconds)}, {lasted(max(0.0, left))} of the budget were left"
+    def _leave_out(self, rung: Rung, seconds: float) -> None:
+        left = max(0.0, self.ladder.seconds - self.spent)
         self.left_out.append(
-            LeftOut(depth=name, share=rung.share, seed=rung.part.seed, reason=reason, seconds=seconds)
+            LeftOut(
+                depth=self.ladder.depths[rung.depth].name,
+                share=rung.share,
+                seed=rung.part.seed,
+                reason=f"estimated {lasted(seconds)}, {lasted(left)} of the budget were left",
+                seconds=seconds,
+                shelf=str(self.sources[rung.depth].place(rung.part)),
+                keys=self._keys(rung),
+            )
         )
 
-    def _cell(self, rung: Rung, is_there: bool, advance: Callable[[int], None]) -> Cell:
-        """Train a cell, or find it, and score it."""
-        grid, source = self.ladder.depths[rung.depth], self.sources[rung.depth]
-        with self.slot() if grid.is_network and not is_there else nullcontext():
+    def _trained(self, rung: Rung, advance: Callable[[int], None]) -> Cell:
+        with self.slot() if self.ladder.depths[rung.depth].is_network else nullcontext():
             started = time.monotonic()
-            filled = fill(source, [grid], rung.part, advance)
-            took = time.monotonic() - started
-        self.trained += bool(filled.trained)
-        shelf = next(iter(filled.files.values())).parent
-        cost = shelf / f"{digest_value(sorted(filled.files))}.seconds"
-        seconds = kept_seconds(cost, took if filled.trained else None)
+            filled = self._fill(rung, advance)
+            self.spent += time.monotonic() - started
+        self.trained += 1
+        return self._cell(rung, filled)
+
+    def _found(self, rung: Rung, advance: Callable[[int], None]) -> Cell:
+        return self._cell(rung, self._fill(rung, advance))
+
+    def _fill(self, rung: Rung, advance: Callable[[int], None]) -> Filled:
+        return fill(self.sources[rung.depth], [self.ladder.depths[rung.depth]], rung.part, advance)
+
+    def _cell(self, rung: Rung, filled: Filled) -> Cell:
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
-        return self._scored(rung, head, seconds)
+        return self._scored(rung, head, seconds_of(filled.files.values()))
 
-    def _scored(self, rung: Rung, head: HeadFile, took: float) -> Cell:
+    def _scored(self, rung: Rung, head: HeadFile, took: float | None) -> Cell:
         grid, source, part = self.ladder.depths[rung.depth], self.sources[rung.depth], rung.part
         test = part.test
         said = TestPart(self._places[test], source.labels[test], source.weights[test], head.log_proba)
         story = head.story
-        seconds = float(story.get("seconds") or took)
+        seconds = story.get("seconds", took)
+        frozen = self._frozen_seconds(rung, story)
         return Cell(
             depth=grid.name,
             share=rung.share,
@@ -222,7 +238,7 @@ class Bench:
             inner=story["inner_brier"],
             score=draw_scores(said, self._draws)[self.metric],
             seconds=seconds,
-            without_cache=seconds + self._frozen_seconds(rung, story),
+            without_cache=None if seconds is None else seconds + frozen,
             epochs=int(story.get("epochs_in_all", 0)),
             trainings=int(story.get("trainings", len(grid.hypers))),
             stopped=str(story.get("stopped", "")),
@@ -277,20 +293,6 @@ class Bench:
                     scored[place] = scores_of(some, source.labels[rows], classes=len(source.classes))
         told = [{"backbone": name, "tap": tap, **scores} for (name, tap), scores in scored.items()]
         return sorted(told, key=lambda each: -each["log_me"] if each["log_me"] is not None else np.inf)
-
-
-def kept_seconds(place: Path, took: float | None) -> float:
-    """Keep what training took, beside what it made; or tell what it took then, 0 if nobody kept it.
-
-    Heads do not tell it themselves: the same heads are the same bytes.
-    """
-    if took is not None:
-        write_text(place, f"{took:.3f}")
-        return took
-    try:
-        return float(place.read_text())
-    except (OSError, ValueError):
-        return 0.0
 
 
 def _cut(hyper: Hyper) -> str:

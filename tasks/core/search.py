@@ -42,7 +42,7 @@ class Tried:
     Attributes:
         fold: number of the fold that was left out; -1 if none was.
         brier: of the fold's samples, None without folds.
-        seconds: that it took in this process.
+        seconds: that it took, in all processes that had a part in it.
         stopped: why it ended early, or "".
     """
 
@@ -136,14 +136,15 @@ class Search:
         samples = Samples(self.looks, learnt, self.known)
         speak, stopped = self._started(course.seed, learnt, number), ""
         heard = left_out if len(left_out) else learnt
+        training = Training(speak, samples, course, self._checkpoint(course, number), self.advance)
         try:
-            Training(speak, samples, course, self._checkpoint(course, number), self.advance).run()
+            training.run()
             said = self._heard(speak, heard)
         except Diverged as reason:
             speak, stopped = _Prior(self.known.prior(learnt)), str(reason)
             said = self._ask(speak, heard)
         brier = self.known.brier(said, left_out) if len(left_out) else None
-        seconds = time.perf_counter() - started
+        seconds = training.before + time.perf_counter() - started
         told = Tried(course.learning_rate, course.epochs, number, brier, seconds, stopped)
         self.tried.append(told)
         return _Fitted(course, told, speak, said)

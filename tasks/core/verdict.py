@@ -50,7 +50,7 @@ class Cell:
         train: how many samples that is.
         inner: the Brier score on the inner folds, None without folds.
         score: of the test part, with its draws.
-        seconds: that it took.
+        seconds: that it took; None where nobody knows, and
         without_cache: that it would have taken, had the frozen layers run for every experiment and epoch.
         epochs: that its search trained for in all; 0 for a head.
         trainings: that its search made.
@@ -63,8 +63,8 @@ class Cell:
     train: int
     inner: float | None
     score: Drawn
-    seconds: float
-    without_cache: float
+    seconds: float | None
+    without_cache: float | None
     epochs: int = 0
     trainings: int = 1
     stopped: str = ""
@@ -244,8 +244,8 @@ def as_rows(found: Measured) -> list[dict[str, Any]]:
 
 def _row(metric: str, depth: str, share: float, cells: Sequence[Cell]) -> dict[str, Any]:
     found = intervals({metric: over_seeds([cell.score for cell in cells])})[metric]
-    seconds = float(np.mean([cell.seconds for cell in cells]))
-    without = float(np.mean([cell.without_cache for cell in cells]))
+    seconds = _mean([cell.seconds for cell in cells])
+    without = _mean([cell.without_cache for cell in cells])
     return {
         "depth": depth,
         "share": share,
@@ -277,9 +277,10 @@ def spelled(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     ]
 
 
-def row_of(found: Measured, depth: str, share: float) -> dict[str, Any]:
-    """Spell one depth and share that was measured, as `as_rows` does."""
-    return _row(found.metric, depth, share, list(found.of(depth, share).values()))
+def row_of(found: Measured, depth: str, share: float, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """Spell one depth and share that was measured, as `as_rows` does; of some seeds alone, if they are given."""
+    cells = found.of(depth, share)
+    return _row(found.metric, depth, share, [cells[seed] for seed in (cells if seeds is None else seeds)])
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

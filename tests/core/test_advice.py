@@ -245,6 +245,20 @@ def test_a_head_alone_is_weighed_by_the_paired_interval(difference, told):
     assert parted(about(found, depth=difference)) == [without[0], *told, *without[1:]]
 
 
+def test_scores_that_stand_side_by_side_are_of_the_same_splits():
+    uneven = [
+        *cells({"everything": (0.885, 0.1)}, seeds=(0, 1)),
+        *cells({"head": (0.88, 0.2)}, seeds=(0, 1)),
+        *cells({"head": (0.60, 0.2)}, seeds=(2,)),
+        *cells({"scratch": (0.70, 0.5)}, seeds=(0, 1, 2)),
+    ]
+    told = said(measured(*uneven))
+    assert told.startswith("Fine-tune everything: 88.5 %")
+    assert "everything frozen 88.0 %; from scratch 70.0 %." in told
+    assert "These are scores of the 2 splits on which all of this was measured." in told
+    assert "These are scores" not in said(measured(*(each for each in uneven if each.seed < 2)))
+
+
 @pytest.mark.parametrize("chosen", ["head", "scratch"])
 def test_a_head_is_not_weighed_against_itself_and_scratch_is_left_to_transfer(chosen):
     scores = {name: (0.8, 0.1 if name == chosen else 0.3) for name in NAMES}

@@ -157,9 +157,14 @@ def test_a_training_that_was_killed_in_the_middle_of_an_epoch_ends_with_the_same
         Training(layers, samples, course, checkpoint, killed_after(killed_at)).run()
     layers, samples = made(network)  # another process
     told: list[int] = []
-    Training(layers, samples, course, checkpoint, told.append).run()
+    resumed = Training(layers, samples, course, checkpoint, told.append)
+    resumed.run()
 
     assert told[0] > 0  # it did not begin anew
+    assert resumed.before > 0  # and what was done was not free
+    again = Training(*made(network), course, checkpoint)
+    again.run()
+    assert again.before > resumed.before
     assert sum(told) == 3 * 40
     found = state(layers)
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.artifacts import Artifacts
-from tasks.core.checkpoints import Checkpoint
+from tasks.core.checkpoints import Checkpoint, Done
 from tasks.core.digest import Stamp, digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.files import replacing, write_text
@@ -545,7 +545,7 @@ def test_a_damaged_checkpoint_is_found_and_a_whole_one_is_not(here):
 def test_what_a_training_really_keeps_is_whole(here):
     layers = torch.nn.Linear(2, 2)
     path = here.checkpoints / f"{'a' * 40}-one" / "x.checkpoint"
-    Checkpoint(path).keep(3, layers, torch.optim.AdamW(layers.parameters()))
+    Checkpoint(path).keep(Done(3), layers, torch.optim.AdamW(layers.parameters()))
     assert find_all_damage(here) == []
     flip(path)
     assert [each.path for each in find_all_damage(here)] == [path]

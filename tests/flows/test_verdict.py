@@ -71,6 +71,7 @@ def test_every_cell_is_measured_once_and_found_again(run, pictures, searched):
     assert told["left_out"] == []
     assert [each.partition(":")[0] for each in told["unfair"]] == ["late", "scratch"]
     for cell in told["cells"]:
+        assert cell["seconds"] > 0  # whoever trained it: the head on all samples is the experiment's
         without = cell["seconds_without_cache"]
         assert (
             without is None if cell["depth"] == "scratch" else without > cell["seconds"]
@@ -126,6 +127,34 @@ def test_a_verdict_that_lacked_time_is_not_taken_from_the_cache(run, pictures, s
     second = run(study)
     assert second.state("verdict") == "Completed"
     assert second.summary["verdict"]["left_out"] == []
+
+
+def test_what_is_there_costs_no_time(run, pictures, searched):
+    whole = run(study_of(pictures, {})).summary["verdict"]
+    searched.clear()
+    found = run(study_of(pictures, {"minutes": 1e-6})).summary["verdict"]
+    assert (found["left_out"], searched) == ([], [])
+    anew = {"seconds_without_cache": None}  # measured anew
+    assert [cell | anew for cell in found["cells"]] == [cell | anew for cell in whole["cells"]]
+
+
+def test_a_cell_that_was_trained_since_is_added_to_a_verdict_that_had_no_time_for_it(
+    run, pictures, searched, monkeypatch
+):
+    monkeypatch.setattr(
+        tasks.core.measuring.Bench, "_expected", lambda bench, rung: 90.0 if rung.depth == 2 else 0.0
+    )
+    short = study_of(pictures, {"minutes": 1})  # never long enough for scratch
+    left_out = run(short).summary["verdict"]["left_out"]
+    assert {each["depth"] for each in left_out} == {"scratch"}
+    assert left_out[0].keys() == {"depth", "share", "seed", "reason", "seconds"}
+    assert run(short).state("verdict") == "Cached"
+
+    run(study_of(pictures, {"minutes": 2}))
+    searched.clear()
+    again = run(short)
+    assert again.state("verdict") == "Completed"
+    assert (again.summary["verdict"]["left_out"], searched) == ([], [])
 
 
 def test_labels_changed_measure_anew_and_removed_results_cost_nothing(run, pictures, searched):
