@@ -107,6 +107,11 @@ class Study(Table):
     def _backbone_of(self, experiment: ExperimentSettings) -> str:
         if experiment.backbone is None and len(self.backbones) == 1:
             return next(iter(self.backbones))
+        if experiment.backbone is None:
+            raise ValueError(
+                f"experiment or depth {experiment.name!r}: there are several backbones ({', '.join(self.backbones)}); "
+                f'name one, such as {{ name = "{experiment.name}", backbone = "{next(iter(self.backbones))}" }}'
+            )
         if experiment.backbone not in self.backbones:
             raise ValueError(
                 f"experiment {experiment.name!r}: backbone {experiment.backbone!r} is none of "
@@ -245,13 +250,14 @@ class Study(Table):
             for view in seen.views if seen.backbone == backbone and seen.taps else ():
                 wanted.setdefault(view, set()).update(map(parse_tap, seen.taps))
         mine = [hyper for grid in grids if grid.inputs.backbone == backbone for hyper in grid.hypers]
-        trained = {hyper.cut for hyper in mine if isinstance(hyper, Network)}
+        networks = [hyper for hyper in mine if isinstance(hyper, Network)]
         settings = self.backbones[backbone]
         return Recipe(
             {view: tuple(sorted(taps)) for view, taps in sorted(wanted.items())},
             settings.dtype,
             settings.engine,
-            tuple(sorted(trained)),
+            tuple(sorted({network.cut for network in networks})),
+            renewed=any(network.start == "pretrained" for network in networks),
         )
 
     def _taps(self, experiment: ExperimentSettings) -> list[Tap]:

@@ -79,6 +79,34 @@ def with_new_classifier(network: nn.Module, classes: int) -> None:
     network.get_submodule(parent).add_module(child, new)
 
 
+def check_classifier(network: nn.Module, crop: int) -> None:
+    """Refuse a network that does not say what a new classifier says, such as one that gives features alone.
+
+    Args:
+        network: with its own classifier, on torch's meta device; is left as it is.
+        crop: pixels of a picture's side.
+
+    Raises:
+        RequestError: if it has no classifier at its end, or more than one.
+    """
+    x = torch.empty(2, 3, crop, crop, device="meta")
+    try:
+        said = network(x)
+    except Exception:  # it does what cannot be done without numbers; then training tells
+        return
+    classes = said.shape[-1] + 1 if isinstance(said, torch.Tensor) else 1
+    try:
+        with torch.device("meta"):
+            said = part(network, "", classes=classes, blank=True)(x)
+    except RuntimeError:  # shapes that do not fit: what was replaced was no classifier, or one of two
+        said = None
+    if not isinstance(said, torch.Tensor) or said.shape != (2, classes):
+        raise RequestError(
+            "the network has no single classifier at its end that could be replaced by a new one; train heads, "
+            "or choose another network"
+        )
+
+
 def _refuse_two(network: nn.Module, name: str, old: nn.Module) -> None:
     """Refuse a network whose answer is the mean of two classifiers, such as a distilled DeiT's."""
     shape = getattr(old, "weight", torch.empty(0)).shape

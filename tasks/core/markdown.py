@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
+from tasks.core.readings import read_drift
 from tasks.core.words import UNKNOWN, lasted, points
 
 UNBROKEN = "\u00a0"
@@ -47,7 +48,7 @@ def told_spent(verdict: Mapping[str, Any]) -> str:
     spent, missed = verdict["spent"], len(verdict["left_out"])
     budget = "" if spent["budget"] is None else f" in all, a run at most {lasted(spent['budget'])}"
     counts = [_count(spent[name], name) for name in ("fits", "epochs") if spent[name] is not None]
-    counts += [f"{_count(missed, 'fits')} left out"] if missed else []
+    counts += [f"{_count(missed, 'cells')} left out"] if missed else []
     return f"Spent {lasted(spent['seconds'])}{budget}{': ' if counts else ''}{', '.join(counts)}."
 
 
@@ -155,10 +156,12 @@ def _less(less: dict[str, Any] | None) -> str:
 
 
 def _drift(summary: dict[str, Any]) -> Iterator[str]:
-    """How the headline score moved since the last run of the same measure."""
+    """How the headline score moved since the last run of the same measure, or that there is no such run any more."""
     values = [float(run["value"]) for run in alike(summary["history"])]
     if len(values) > 1:
         yield f"Since the last run: **{points(values[-1] - values[-2])} points**."
+    elif drift := read_drift(summary["history"]):
+        yield f"{_text(drift[0].upper() + drift[1:])}."
 
 
 def _drawn(pictures: Mapping[str, str]) -> Iterator[str]:

@@ -38,10 +38,11 @@ def check_trained(backbone: Backbone, recipe: Recipe) -> None:
     """Refuse layers that cannot be trained, before anything is extracted for them.
 
     Raises:
-        RequestError: if the network does not fall in two at one of the cuts, or has no classifier behind it.
+        RequestError: if the network does not fall in two at one of the cuts, or has no classifier behind it, or none
+            that can be replaced where that is wanted.
     """
     if recipe.trained:
-        from tasks.core.layers import part
+        from tasks.core.layers import check_classifier, part
         from tasks.core.networks import outline
 
         try:
@@ -50,8 +51,10 @@ def check_trained(backbone: Backbone, recipe: Recipe) -> None:
             raise
         except Exception:  # a network may do what cannot be done without numbers; then training tells
             return
+        if recipe.renewed:
+            check_classifier(network, backbone.preprocessing.crop)
         for cut in recipe.trained:
-            part(network, cut, classes=2, blank=True)
+            part(network, cut, classes=2, blank=recipe.renewed)
 
 
 @dataclass

@@ -18,19 +18,21 @@ class Recipe:
         views: view -> the taps wanted of it, with the backbone's own names of the cuts.
         dtype: stored type, "float16" or "float32".
         engine: "auto", or the one that the study pins.
-        trained: the cuts behind which layers are trained, "" for all of them; they decide no row.
+        trained: the cuts behind which layers are trained, "" for all of them; they decide no row, nor does
+        renewed: whether some of them start from the network's weights, with a new classifier.
     """
 
     views: Mapping[str, tuple[Tap, ...]]
     dtype: str
     engine: str = AUTO
     trained: tuple[str, ...] = ()
+    renewed: bool = False
 
     def identity(self) -> dict[str, object]:
         """Say what is wanted, as plain values."""
         views = {view: [str(tap) for tap in taps] for view, taps in self.views.items()}
         wanted: dict[str, object] = {"views": views, "dtype": self.dtype, "engine": self.engine}
-        return {**wanted, "trained": list(self.trained)} if self.trained else wanted
+        return {**wanted, "trained": list(self.trained), "renewed": self.renewed} if self.trained else wanted
 
     def set_identity(self, fingerprint: str, tap: Tap, view: str) -> dict[str, object]:
         """Say what decides the rows of one set, besides the samples.

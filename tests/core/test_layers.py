@@ -1,5 +1,6 @@
 """Layers made ready to be trained: the network's own behind a cut, in order, with a classifier that may learn."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tasks.core.cuts import Prefix
 from tasks.core.errors import RequestError
 from tasks.core.graph import trace
 from tasks.core.layers import (
+    check_classifier,
     grouped,
     in_order,
     last_linear,
@@ -366,6 +368,39 @@ def test_a_network_without_a_classifier_that_can_be_replaced_is_refused():
         part(nn.Sequential(nn.BatchNorm2d(3)), "", classes=CLASSES, blank=True)
     with pytest.raises(RequestError, match="0: a Conv2d of groups cannot be replaced"):
         part(nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "", classes=CLASSES, blank=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fits"),
+    [
+        ("resnet18", True),
+        ("vit_tiny_patch16_224", True),
+        ("mobilenetv3_small_100", True),
+        ("vit_tiny_patch16_224.of_features", False),  # its last linear layer is in the midst of a block
+        ("levit_128s", False),  # two classifiers, each under a parent of its own
+        ("repvit_m0_9", False),
+        ("crossvit_tiny_240", False),  # two that are not alike
+    ],
+)
+def test_a_network_without_one_classifier_at_its_end_is_refused_before_it_has_weights(architecture, fits):
+    name, _, features = architecture.partition(".")
+    with torch.device("meta"):
+        network = timm.create_model(name, **({"num_classes": 0} if features else {})).eval()
+    size = network.default_cfg["input_size"][-1]
+    with nullcontext() if fits else pytest.raises(RequestError, match="no single classifier at its end"):
+        check_classifier(network, size)
+
+
+def test_a_network_that_cannot_be_asked_without_numbers_is_not_refused():
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(3, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(x.mean((2, 3))) * (2 if float(x.sum()) > 0 else 1)
+
+    check_classifier(Asks().to("meta"), 8)
 
 
 @pytest.mark.parametrize("bias", [True, False])

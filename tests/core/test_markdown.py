@@ -145,7 +145,7 @@ def test_what_a_verdict_took_leaves_out_what_is_not_known():
     spent = dict.fromkeys(("seconds", "budget", "fits", "epochs"))
     assert told_spent(verdict(spent=spent)) == "Spent –."
     assert told_spent(verdict(spent=spent | {"seconds": 5.0, "fits": 1})) == "Spent 5 s: 1 fit."
-    assert told_spent(verdict(spent=spent | {"seconds": 5.0}, left_out=[{}])) == "Spent 5 s: 1 fit left out."
+    assert told_spent(verdict(spent=spent | {"seconds": 5.0}, left_out=[{}])) == "Spent 5 s: 1 cell left out."
 
 
 # In the terminal

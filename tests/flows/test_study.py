@@ -400,7 +400,10 @@ def test_an_experiment_must_use_a_backbone_of_the_study(full):
 
 
 def test_an_experiment_must_choose_between_two_backbones(full):
-    assert "is none of small, big" in refusal(full, "backbones.big={}")
+    assert refusal(full, "backbones.big={}") == (
+        f"{full}: experiment or depth 'last layer': there are several backbones (small, big); "
+        'name one, such as { name = "last layer", backbone = "small" }'
+    )
     chosen = ["backbones.big={}", "experiments.0.backbone=big", "experiments.1.backbone=small"]
     study = load_study(full, chosen)
     assert [each.inputs.backbone for each in study.grids()] == ["big", "small"]
