@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.charts import dot, history_plot, strip_axis
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
-from tasks.core.heads import HeadFile, load_heads
+from tasks.core.heads import HeadFile
 from tasks.core.history import RUNS, alike, append_run
 from tasks.core.pictures import Album, Twins, show_pairs
 from tasks.core.provenance import told_of
@@ -28,6 +29,7 @@ from tasks.core.standings import DIFFERENCES, choose_name, rows_of_chosen
 from tasks.core.summary import (
     copies_of,
     head_of,
+    heads_told,
     history_row,
     label_errors_of,
     less_chosen,
@@ -55,17 +57,56 @@ def write_answer_report(
     """Write `results.csv`, `joint.csv`, `summary.json`, `report.html` and what they name; return the summary."""
     place, table, album = artifacts.study(study), read_table(samples.table), Album()
     parted = _parted(copies, table, splits)
-    write_table(place / "results.csv", pd.DataFrame(scores.splits))
-    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
-    write_table(place / "joint.csv", pd.DataFrame(scores.gains, columns=list(GAINS)))
-    macro = [row for row in scores.means if row["target"] == MACRO]
-    best = choose_name(macro)
+    _write_scores(place, scores)
+    best = choose_name(_macro(scores))
     rows = rows_of_chosen(scores.splits, best)
-    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in rows]
+    files = heads_told(rows, artifacts.root)
     looks = looks_of(_by_target(rows, files), table, album)
     write_table(place / "label_errors.csv", label_errors(looks))
     made = told_of(story["features"], artifacts)
-    summary = {
+    heads = [{"target": row["target"]} | head_of(row, file) for row, file in zip(rows, files, strict=True)]
+    near = [copies_of(split, found, table) for split, found in parted.items()]
+    run = history_row(best, story, made["ended"], targets.kept)
+    summary = _found(study, targets, scores, story, best, heads) | {
+        "label_errors": [
+            {"target": each.target} | label_errors_of(each.listed, each.looked_at) for each in looks
+        ],
+        "near_copies": near if copies.searched else None,
+        "history": append_run(place / "history.csv", run)[-RUNS:],
+        "notes": story["notes"],
+        "references": story["references"],
+        "features": story["features"],
+        "versions": made["versions"],
+        "made": made,
+    }
+    pairs = _pairs(summary)
+    summary["joint_says"] = [
+        {name: each[name] for name in ("joint", "split", "says", "width_says")} for each in pairs
+    ]
+    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
+    twins = {split: show_pairs(found.pairs, table, album) for split, found in parted.items() if found.pairs}
+    listed = read_table(samples.quarantine)
+    page = _page(summary, pairs, looks, twins, list(zip(listed.path, listed.reason, strict=True)))
+    write_text(place / "report.html", page)
+    return summary
+
+
+def _write_scores(place: Path, scores: AnswerScores) -> None:
+    write_table(place / "results.csv", pd.DataFrame(scores.splits))
+    write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
+    write_table(place / "joint.csv", pd.DataFrame(scores.gains, columns=list(GAINS)))
+
+
+def _found(
+    study: str,
+    targets: Targets,
+    scores: AnswerScores,
+    story: dict[str, Any],
+    best: Mapping[str, Any],
+    heads: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Spell for `summary.json` what ran and how well it does, all but what to look at and how it was made."""
+    return {
         "study": study,
         "target": story["target"],
         "headline": story["headline"],
@@ -77,58 +118,18 @@ def write_answer_report(
             "split": best["split"],
             "inner_brier": number(best["inner_brier"]),
             "metrics": _metrics(best),
-            "heads": [
-                {"target": row["target"]} | head_of(row, file) for row, file in zip(rows, files, strict=True)
-            ],
-            "targets": [
-                {
-                    "target": row["target"],
-                    "known": row["known"],
-                    "metrics": _metrics(row),
-                    "calibration_error": row["calibration_error"],
-                }
-                for row in _rows(scores.means, best)
-            ],
+            "heads": heads,
+            "targets": [_of_target(row) for row in _rows(scores.means, best)],
         },
         "verdict": None,
-        "scores": [_score(row, best, scores, story["headline"]) for row in macro],
+        "scores": [_score(row, best, scores, story["headline"]) for row in _macro(scores)],
         "targets": targets.model_dump()
-        | {
-            "known": sum(each["known"] for each in targets.counts),
-            "unknown": sum(each["unknown"] for each in targets.counts),
-        },
+        | {name: sum(each[name] for each in targets.counts) for name in ("known", "unknown")},
         "joint": [_spelled(row) for row in scores.gains],
         "widths": [_spelled(row) for row in scores.widths],
         "learning_curve": None,
         "operating_points": [],
-        "label_errors": [
-            {"target": each.target} | label_errors_of(each.listed, each.looked_at) for each in looks
-        ],
-        "near_copies": [copies_of(split, found, table) for split, found in parted.items()]
-        if copies.searched
-        else None,
-        "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
-        "notes": story["notes"],
-        "references": story["references"],
-        "features": story["features"],
-        "versions": made["versions"],
-        "made": made,
     }
-    pairs = list(_pairs(summary))
-    summary["joint_says"] = [
-        {name: each[name] for name in ("joint", "split", "says", "width_says")} for each in pairs
-    ]
-    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
-    listed = read_table(samples.quarantine)
-    page = _page(
-        summary,
-        pairs,
-        looks,
-        {split: show_pairs(found.pairs, table, album) for split, found in parted.items() if found.pairs},
-        list(zip(listed.path, listed.reason, strict=True)),
-    )
-    write_text(place / "report.html", page)
-    return summary
 
 
 def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> dict[str, Straddling]:
@@ -153,6 +154,20 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         metric: with_ends(row, metric) | {"sd": number(row.get(f"{metric.replace(' ', '_')}_sd"))}
         for metric in ANSWER_METRICS
+    }
+
+
+def _macro(scores: AnswerScores) -> list[dict[str, Any]]:
+    """The means over targets, a row for each experiment and split."""
+    return [row for row in scores.means if row["target"] == MACRO]
+
+
+def _of_target(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "target": row["target"],
+        "known": row["known"],
+        "metrics": _metrics(row),
+        "calibration_error": row["calibration_error"],
     }
 
 

@@ -1,6 +1,7 @@
 """Stage 5: what a run leaves for people and for scripts. Never cached: it tells what was reused."""
 
 import json
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +11,7 @@ from tasks.caching import stage
 from tasks.core.artifacts import Artifacts
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
-from tasks.core.heads import load_heads
+from tasks.core.heads import HeadFile, load_heads
 from tasks.core.history import RUNS, append_run
 from tasks.core.label_errors import suspected_errors
 from tasks.core.pictures import (
@@ -29,6 +30,7 @@ from tasks.core.summary import (
     class_of,
     copies_of,
     head_of,
+    heads_told,
     history_row,
     label_errors_of,
     less_chosen,
@@ -58,12 +60,43 @@ def write_report(
     write_table(place / "differences.csv", pd.DataFrame(scores.differences, columns=list(DIFFERENCES)))
     best = choose_name(scores.means)
     chosen = rows_of_chosen(scores.splits, best)
-    files = [load_heads(artifacts.root / row["file"])[row["key"]] for row in chosen]
+    files = heads_told(chosen, artifacts.root)
     said = of_unseen_rows(files, table)
     suspects = list_suspects(said, suspected_errors(said.labels, said.proba))
     write_table(place / "label_errors.csv", suspects)
     made = told_of(story["features"], artifacts)
-    summary = {
+    heads = [head_of(row, file) for row, file in zip(chosen, files, strict=True)]
+    near = [copies_of(split, found, table) for split, found in parted.items()]
+    calibration = calibration_of(files, table)
+    summary = _found(study, scores, story, best, heads, calibration, curve, verdict) | {
+        "label_errors": label_errors_of(suspects, len(said.digests)),
+        "near_copies": near if copies.searched else None,
+        "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
+        "notes": story["notes"],
+        "references": story["references"],
+        "features": story["features"],
+        "versions": made["versions"],
+        "made": made,
+    }
+    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
+    listed = read_table(samples.quarantine)
+    quarantine = list(zip(listed.path, listed.reason, strict=True))
+    write_text(place / "report.html", _page(summary, files, table, parted, suspects, quarantine))
+    return summary
+
+
+def _found(
+    study: str,
+    scores: Scores,
+    story: dict[str, Any],
+    best: Mapping[str, Any],
+    heads: Sequence[Mapping[str, Any]],
+    calibration: dict[str, Any],
+    curve: dict[str, Any] | None,
+    verdict: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Spell for `summary.json` what ran and how well it does, all but what to look at and how it was made."""
+    return {
         "study": study,
         "target": story["target"],
         "headline": story["headline"],
@@ -75,7 +108,7 @@ def write_report(
             "split": best["split"],
             "inner_brier": best["inner_brier"],
             "metrics": metrics_of(best),
-            "heads": [head_of(row, file) for row, file in zip(chosen, files, strict=True)],
+            "heads": heads,
         },
         "verdict": verdict,
         "scores": [
@@ -90,32 +123,29 @@ def write_report(
         ],
         "classes": [class_of(row) for row in scores.classes],
         "learning_curve": curve,
-        "calibration": calibration_of(files, table),
+        "calibration": calibration,
         "operating_points": [operating_of(row) for row in scores.operating],
-        "label_errors": label_errors_of(suspects, len(said.digests)),
-        "near_copies": [copies_of(split, found, table) for split, found in parted.items()]
-        if copies.searched
-        else None,
-        "history": append_run(place / "history.csv", history_row(best, story, made["ended"]))[-RUNS:],
-        "notes": story["notes"],
-        "references": story["references"],
-        "features": story["features"],
-        "versions": made["versions"],
-        "made": made,
     }
-    write_text(place / "summary.json", json.dumps(summary, indent=2, allow_nan=False))
-    listed, album, test = read_table(samples.quarantine), Album(), of_test_rows(files, table)
-    page = render(
+
+
+def _page(
+    summary: dict[str, Any],
+    files: Sequence[HeadFile],
+    table: pd.DataFrame,
+    parted: Mapping[str, Straddling],
+    suspects: pd.DataFrame,
+    quarantine: Sequence[tuple[str, str]],
+) -> str:
+    album, test = Album(), of_test_rows(files, table)
+    return render(
         summary,
         confusion(files, table),
         most_wrong(test, album),
-        list(zip(listed.path, listed.reason, strict=True)),
+        quarantine,
         {split: show_pairs(found.pairs, table, album) for split, found in parted.items() if found.pairs},
         most_unsure(test, album),
         show_suspects(suspects, album),
     )
-    write_text(place / "report.html", page)
-    return summary
 
 
 def _parted(copies: Copies, heads: Heads, table: pd.DataFrame) -> dict[str, Straddling]:

@@ -14,7 +14,10 @@ from tasks.core.tables import read_table, write_table
 COLUMNS = (
     *("ended", "run", "experiment", "split", "metric", "value", "low", "high"),
     *("samples", "extracted", "trained", "quarantined"),
+    "targets",
 )
+WITHOUT_TARGETS = COLUMNS[:-1]
+"""The columns of files that were begun before runs told their targets."""
 NUMBERS = ("value", "low", "high")
 COUNTS = ("samples", "extracted", "trained", "quarantined")
 BAD = ".bad"
@@ -25,13 +28,13 @@ RUNS = 100
 
 
 def append_run(place: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Add a run to a history, which is written anew, whole or not at all.
+    """Add a run to a history, which is written anew with all `COLUMNS`, whole or not at all.
 
     A file that is not a history is kept aside, and the history begins with this run.
 
     Args:
         place: the file; it need not exist.
-        row: a value for each of `COLUMNS`; a number of `NUMBERS` may be None.
+        row: a value for each of `COLUMNS`; a number of `NUMBERS` may be None, and of one target "targets" is "".
 
     Returns:
         All rows, the oldest first.
@@ -60,16 +63,23 @@ def read_history(place: Path) -> list[dict[str, Any]]:
     if not place.exists():
         return []
     table = read_table(place)
-    if tuple(table.columns) != COLUMNS:
+    if tuple(table.columns) not in (COLUMNS, WITHOUT_TARGETS):
         raise ValueError(f"{place}: has columns {', '.join(map(str, table.columns))}")
     return [_typed(row) for row in table.to_dict("records")]
 
 
 def alike(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Leave the runs whose headline can be held against the last one's: of the same split and metric, and known."""
-    wanted = [rows[-1][name] for name in ("split", "metric")] if rows else []
-    same = [row for row in rows if [row["split"], row["metric"]] == wanted]
+    """Leave the runs whose headline can be held against the last one's.
+
+    These are of the same split and metric, a mean over the same targets where there are several, and known.
+    """
+    same = [row for row in rows if _measure(row) == _measure(rows[-1])]
     return [row for row in same if None not in (row[name] for name in NUMBERS)]
+
+
+def _measure(row: Mapping[str, Any]) -> list[str]:
+    """What a run's headline is a score of."""
+    return [row["split"], row["metric"], row.get("targets", "")]
 
 
 def _typed(row: Mapping[Any, str]) -> dict[str, Any]:
@@ -77,6 +87,7 @@ def _typed(row: Mapping[Any, str]) -> dict[str, Any]:
     datetime.fromisoformat(row["ended"])
     return {
         **row,
+        "targets": row.get("targets", ""),
         **{name: _number(row[name]) if row[name] else None for name in NUMBERS},
         **{name: int(row[name]) for name in COUNTS},
     }

@@ -1,11 +1,15 @@
 """What a drawing of the report says, in one plain sentence."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.words import points
+
+SHOWN = 120
+"""So many letters at most name the targets of another run."""
 
 
 def read_curve(curve: Mapping[str, Any]) -> str:
@@ -32,14 +36,18 @@ def read_curve(curve: Mapping[str, Any]) -> str:
 
 
 def read_drift(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say how the headline moved since the last run that it can be held against, or "" if there is none.
+    """Say how the headline moved since the last run that it can be held against.
+
+    If there is none, say whether that is because the targets changed, and else nothing.
 
     Args:
         rows: of a history, this run last.
     """
     same = alike(rows)
-    if len(same) < 2 or same[-1] is not rows[-1]:
+    if not same or same[-1] is not rows[-1]:
         return ""
+    if len(same) < 2:
+        return _other_targets(rows)
     before, now = same[-2:]
     since = f"since the last run ({told_time(before['ended'])})"
     difference = now["value"] - before["value"]
@@ -54,6 +62,16 @@ def told_time(ended: str) -> str:
     """Spell an ISO time of day for people, to the minute."""
     day, _, time = ended.partition("T")
     return f"{day} {time[:5]} UTC"
+
+
+def _other_targets(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say that the last run's mean is over other targets, where both are known."""
+    told = [row.get("targets", "") for row in rows[-2:]]
+    if len(set(told)) < 2 or not all(told):
+        return ""
+    since = f"since the last run ({told_time(rows[-2]['ended'])})"
+    were = shorten(told[0], SHOWN, placeholder=" …")
+    return f"the targets changed {since}, so its score is not held against this one; then {were}"
 
 
 def _other(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -3,18 +3,36 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tasks.core.class_scores import CLASS_METRICS
 from tasks.core.copies import Straddling
-from tasks.core.heads import HeadFile
+from tasks.core.heads import HeadFile, load_heads
 from tasks.core.metrics import METRICS
 from tasks.core.pictures import PAIRS
+from tasks.core.predictors import Networks
 
 COUNTED = {"samples": "total", "extracted": "extracted", "quarantined": "quarantined"}
 """What `history.csv` calls the counts of samples."""
+
+UNASKED = Networks({})
+"""Stands in a head for its predictor, which nobody asks any more."""
+
+
+def heads_told(rows: Sequence[Mapping[str, Any]], root: Path) -> list[HeadFile]:
+    """Read what heads said and their stories.
+
+    What they would say of other rows is let go file by file: all networks of a study may not fit in memory together.
+
+    Args:
+        rows: of `results.csv`, a head each.
+        root: the artifacts folder.
+    """
+    return [replace(load_heads(root / row["file"])[row["key"]], predictor=UNASKED) for row in rows]
 
 
 def head_of(row: Mapping[str, Any], head: HeadFile) -> dict[str, Any]:
@@ -99,8 +117,17 @@ def label_errors_of(suspects: pd.DataFrame, looked_at: int) -> dict[str, Any]:
     }
 
 
-def history_row(best: Mapping[str, Any], story: Mapping[str, Any], ended: str) -> dict[str, Any]:
-    """Spell this run as a row of `history.csv`."""
+def history_row(
+    best: Mapping[str, Any], story: Mapping[str, Any], ended: str, targets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Spell this run as a row of `history.csv`.
+
+    Args:
+        best: the scores of what was chosen.
+        story: what ran.
+        ended: when, as an ISO time.
+        targets: over which the score is a mean, in any order; none if it is of one target.
+    """
     found = with_ends(best, story["headline"])
     return {
         "ended": ended,
@@ -110,6 +137,7 @@ def history_row(best: Mapping[str, Any], story: Mapping[str, Any], ended: str) -
         **dict(zip(("value", "low", "high"), (found["value"], *found["ci95"]), strict=True)),
         **{name: story["samples"][of] for name, of in COUNTED.items()},
         "trained": story["experiments"]["trained"],
+        "targets": ", ".join(sorted(targets)),
     }
 
 

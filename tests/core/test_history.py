@@ -19,6 +19,7 @@ ROW = {
     "extracted": 4,
     "trained": 2,
     "quarantined": 0,
+    "targets": "",
 }
 
 
@@ -43,7 +44,7 @@ def test_a_score_that_is_not_known_is_read_back_as_such(tmp_path):
 def test_any_name_and_any_score_are_read_back(tmp_path, name, value):
     place = tmp_path / "h.csv"
     place.unlink(missing_ok=True)
-    row = ROW | {"experiment": name, "split": name, "run": name, "value": value}
+    row = ROW | {"experiment": name, "split": name, "run": name, "value": value, "targets": name}
     assert append_run(place, row) == [row]
     assert read_history(place) == [row]
 
@@ -56,7 +57,20 @@ def test_bytes_of_names_are_kept(tmp_path):
 
 
 HEAD = ",".join(COLUMNS)
-GOOD = "2026-01-02T03:04:05+00:00,,e,s,accuracy,0.7,0.6,0.8,1,1,1,0"
+OLD_HEAD = HEAD.removesuffix(",targets")
+OLD = "2026-01-02T03:04:05+00:00,,e,s,accuracy,0.7,0.6,0.8,1,1,1,0"
+GOOD = f'{OLD},"bar, car"'
+
+
+def test_a_file_without_targets_is_read_and_goes_on_with_them(tmp_path):
+    place = tmp_path / "history.csv"
+    place.write_text(f"{OLD_HEAD}\n{OLD}\n")
+    [old] = read_history(place)
+    assert (old["targets"], old["value"], old["quarantined"]) == ("", 0.7, 0)
+    row = ROW | {"targets": "bar, car"}
+    assert append_run(place, row) == read_history(place) == [old, row]
+    assert place.read_text().splitlines()[0] == ",".join(f'"{name}"' for name in COLUMNS)
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +81,8 @@ GOOD = "2026-01-02T03:04:05+00:00,,e,s,accuracy,0.7,0.6,0.8,1,1,1,0"
         b"\x00\xff\x89PNG\r\n",
         b"a,b\n1,2\n",
         f"{HEAD},more\n{GOOD},1\n".encode(),
+        f"{OLD_HEAD},more\n{OLD},1\n".encode(),
+        f"{OLD_HEAD}\n{GOOD},1\n".encode(),
         f"{HEAD}\n{GOOD},1,2,3\n".encode(),
         f"{HEAD}\n{GOOD.replace('0.7', 'much')}\n".encode(),
         f"{HEAD}\n{GOOD.replace('0.7', 'nan')}\n".encode(),
@@ -87,10 +103,10 @@ def test_a_file_that_is_no_history_is_kept_aside_and_begun_anew(content, tmp_pat
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.one_of(st.binary(), st.binary().map(lambda rest: f"{HEAD}\n{GOOD}\n".encode() + rest)))
-def test_no_content_stops_a_run(tmp_path, content):
+@given(st.sampled_from(["", f"{HEAD}\n{GOOD}\n", f"{HEAD}\n{OLD}", f"{OLD_HEAD}\n{OLD}\n"]), st.binary())
+def test_no_content_stops_a_run(tmp_path, begun, rest):
     place = tmp_path / "history.csv"
-    place.write_bytes(content)
+    place.write_bytes(begun.encode() + rest)
     assert append_run(place, ROW)[-1] == ROW
     assert read_history(place)[-1] == ROW
 
@@ -113,3 +129,9 @@ def test_only_runs_of_the_same_split_and_metric_are_alike():
     ]
     assert alike(rows) == [rows[1], rows[4]]
     assert alike([]) == []
+
+
+def test_only_means_over_the_same_targets_are_alike():
+    rows = [ROW | {"targets": targets} for targets in ("", "bar", "bar, car", "bar", "bar, car")]
+    assert alike(rows) == [rows[2], rows[4]]
+    assert alike(rows[:1]) == rows[:1]

@@ -77,6 +77,30 @@ def test_the_last_run_of_the_same_split_and_metric_is_the_one():
     assert read_drift([other, NOW]) == read_drift([NOW]) == read_drift([]) == ""
 
 
+def test_a_mean_over_other_targets_is_not_held_against_this_one():
+    before = BEFORE | {"value": 0.94, "low": 0.92, "high": 0.96, "targets": "bar, car"}
+    now = NOW | {"targets": "bar, car, hat"}
+    assert read_drift([before, now]) == (
+        "the targets changed since the last run (2026-03-01 23:59 UTC), "
+        "so its score is not held against this one; then bar, car"
+    )
+    assert read_drift([now, before, now]).startswith("unchanged since the last run")
+    assert read_drift([now | dict.fromkeys(("value", "low", "high")), now]) == ""
+
+
+def test_of_targets_that_are_not_told_nothing_is_said():
+    assert read_drift([BEFORE | {"targets": ""}, NOW | {"targets": "bar"}]) == ""
+    assert read_drift([BEFORE | {"targets": "bar"}, NOW | {"targets": ""}]) == ""
+
+
+def test_of_many_targets_the_first_are_named():
+    many = ", ".join(f"target {number:03}" for number in range(500))
+    told = read_drift([BEFORE | {"targets": many}, NOW | {"targets": "bar"}])
+    assert "then target 000, target 001, " in told
+    assert told.endswith(" …")
+    assert len(told) < 300
+
+
 def test_a_headline_that_is_not_known_has_not_moved():
     lost = NOW | dict.fromkeys(("value", "low", "high"))
     assert read_drift([BEFORE, BEFORE, lost]) == ""

@@ -17,12 +17,21 @@ from said_heads import CLASSES, head_of, random_study
 from sklearn.metrics import confusion_matrix
 
 from tasks.core.class_scores import CLASS_METRICS
+from tasks.core.heads import save_heads
 from tasks.core.history import COLUMNS
 from tasks.core.metrics import METRICS
 from tasks.core.pictures import Suspect, Twins, Unsure, Wrong
-from tasks.core.predictors import log_softmax
+from tasks.core.predictors import Linear, Networks, log_softmax
 from tasks.core.report import Confusion, calibration_of, confusion, render
-from tasks.core.summary import class_of, history_row, label_errors_of, less_chosen, metrics_of, operating_of
+from tasks.core.summary import (
+    class_of,
+    heads_told,
+    history_row,
+    label_errors_of,
+    less_chosen,
+    metrics_of,
+    operating_of,
+)
 from tasks.references import Scores
 
 # Confusion
@@ -570,7 +579,7 @@ def test_the_verdict_is_shown_with_its_costs_rules_and_omissions():
         "grey pictures; the network learnt from colour photographs",
         "plain plain -0.125 0.610",
         "You et al. 2021. H-score: Bao et al. 2019, with the shrinkage of Ibrahim et al. 2022",
-        "Spent 42 min in all, a run at most 45 min: 72 fits, 880 epochs, 3 fits left out.",
+        "Spent 42 min in all, a run at most 45 min: 72 fits, 880 epochs, 3 cells left out.",
         "everything 100 % 0, 1, 2 plain",
     ):
         assert shown in text, shown
@@ -750,6 +759,18 @@ def test_wrong_samples_are_told_by_folder_and_name():
 # What the summary says of them
 
 
+@pytest.mark.parametrize("predictor", [Networks({"0 a": np.ones(3)}), Linear(np.ones((3, 2)), np.ones(3))])
+def test_of_heads_what_they_said_is_read_and_nothing_else(predictor, tmp_path):
+    heads, _ = random_study(0)
+    paths = [save_heads(tmp_path, {"k": replace(head, predictor=predictor)}) for head in heads]
+    found = heads_told([{"file": path.name, "key": "k"} for path in paths], tmp_path)
+    for one, head in zip(found, heads, strict=True):
+        np.testing.assert_allclose(one.log_proba, head.log_proba, rtol=1e-6)
+        assert (one.story, one.test_rows, one.train_rows) == (head.story, head.test_rows, head.train_rows)
+        assert (one.inner is None) == (head.inner is None)
+        assert one.predictor == Networks({})
+
+
 def test_suspected_labels_are_counted_by_kind_the_most_frequent_first():
     listed = pd.DataFrame({"label": ["b", "a", "b", "a", "b"], "suggested": ["a", "c", "a", "b", "c"]})
     assert label_errors_of(listed, 50) == {
@@ -789,4 +810,6 @@ def test_a_run_is_told_as_a_row_of_the_history(run):
         "extracted": 4,
         "trained": 6,
         "quarantined": 1,
+        "targets": "",
     }
+    assert history_row(best, story, "", ["car", "bar"]) == row | {"ended": "", "targets": "bar, car"}
