@@ -10,6 +10,7 @@ would be without them. In those to test on all is known.
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,12 +48,15 @@ def manifest() -> pd.DataFrame:
     erased = (lots[:, 1, :-1] >= KNOWN) & (side == "train")[:, None]
     table = pd.DataFrame({"path": [f"{FOLDER.name}/{number}.png" for number in range(SCENES)], "side": side})
     unfinished = FOLDER / f"unfinished-{os.getpid()}"
-    for number, path in enumerate(table.path):
-        place = FOLDER.parent / path
-        if not place.is_file():
-            holds = {name: bool(truth[name].iloc[number]) for name in CHANCES}
-            draw_scene(holds, number).save(unfinished, "PNG")
-            unfinished.replace(place)  # whole, or not there
+    places = {number: FOLDER.parent / path for number, path in enumerate(table.path)}
+    lacking = [number for number, place in places.items() if not place.is_file()]
+    if lacking:
+        once = f"  streets: drawing {len(lacking):,} scenes, once; 10,000 take about half a minute"
+        print(once, file=sys.stderr, flush=True)
+    for number in lacking:
+        holds = {name: bool(truth[name].iloc[number]) for name in CHANCES}
+        draw_scene(holds, number).save(unfinished, "PNG")
+        unfinished.replace(places[number])  # whole, or not there
     for column, name in enumerate(CHANCES):
         true = truth[name].astype(int).astype(str)
         table[name] = true
