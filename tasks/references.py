@@ -239,12 +239,12 @@ class Verdict(BaseModel, frozen=True):
     left_out: list[dict[str, Any]]
     artifacts: Path
     trained: int
-    spent: dict[str, float]
+    spent: dict[str, float | None]
 
     @model_validator(mode="after")
     def _is_done(self) -> Self:
         """Refuse one that another run would add to; raises ValueError."""
-        if any(each["seconds"] <= self.spent["budget"] for each in self.left_out):
+        if any(each["seconds"] <= (self.spent["budget"] or 0.0) for each in self.left_out):
             raise ValueError(f"{len(self.left_out)} cells lacked time")
         seen = Artifacts(self.artifacts).seen("head")
         if any(set(each["keys"]) <= set(held(Path(each["shelf"]), seen)[0]) for each in self.left_out):

@@ -10,7 +10,7 @@ from tasks.core.backbones import Backbone
 from tasks.core.ladder import Ladder, unfair
 from tasks.core.measuring import Bench
 from tasks.core.tables import read_table
-from tasks.core.verdict import Measured, as_rows, differences, spelled
+from tasks.core.verdict import Measured, as_rows, differences, spelled, total
 from tasks.limits import gpu_slot
 from tasks.progress import Progress
 from tasks.references import Features, Samples, Verdict
@@ -71,7 +71,7 @@ def _told(bench: Bench, found: Measured) -> Verdict:
         artifacts=bench.artifacts.root,
         trained=bench.trained,
         spent={
-            "seconds": sum(cell.seconds or 0.0 for cell in found.cells),
+            "seconds": total(cell.seconds for cell in found.cells),
             "budget": bench.ladder.seconds,
             "fits": sum(cell.trainings for cell in found.cells),
             "epochs": sum(cell.epochs for cell in found.cells),

@@ -66,13 +66,25 @@ def _nothing_chosen(found: Measured, share: float) -> str:
 
 def _scores(found: Measured, best: str, share: float) -> Iterator[str]:
     """What the chosen depth gives, and beside it the best head and the best from scratch."""
-    seeds: list[int] = found.common(share)
-    row, others = row_of(found, best, share, seeds), []
-    for kind, name in ((HEAD, "everything frozen"), (SCRATCH, "from scratch")):
-        depth = found.chosen(share, [depth for depth in found.depths if depth.kind == kind])
-        if depth is not None and found.depth(best).kind != kind:
-            score = _score(found, row_of(found, depth, share, seeds)["value"])
-            others.append(f"{name}{_own_name(found.depth(depth))} {score}")
+    others, beside = (
+        [],
+        {
+            name: depth
+            for kind, name in ((HEAD, "everything frozen"), (SCRATCH, "from scratch"))
+            if (depth := found.chosen(share, [depth for depth in found.depths if depth.kind == kind]))
+            is not None
+            and found.depth(best).kind != kind
+        },
+    )
+    seeds = sorted(found.of(best, share))
+    for name, depth in beside.items():
+        shared = [seed for seed in seeds if seed in found.of(depth, share)]
+        if name == "everything frozen":  # the two are then told apart on the splits that both have
+            seeds = shared
+        score = _score(found, row_of(found, depth, share, shared)["value"])
+        few = f" (on {_splits(len(shared))})" if len(shared) < len(seeds) else ""
+        others.append(f"{name}{_own_name(found.depth(depth))} {score}{few}")
+    row = row_of(found, best, share, seeds)
     told = f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, row)}"
     yield f"{'; '.join([told, *others])}."
 
@@ -84,11 +96,15 @@ def _left_out(found: Measured, share: float) -> Iterator[str]:
     absent = [depth.name for depth in found.depths if depth.transfers and not found.of(depth.name, share)]
     if absent:
         yield f"Not measured {_at(found, share)}: {', '.join(absent)}."
-    common = len(found.common(share))
-    if common == 1:
-        yield "One split alone was compared; other training samples may tell otherwise."
-    elif common < max(len(found.of(depth.name, share)) for depth in found.depths):
-        yield f"These are scores of the {common} splits on which all of this was measured."
+    common, most = (
+        len(found.common(share)),
+        max(len(found.of(depth.name, share)) for depth in found.depths),
+    )
+    otherwise = "; other training samples may tell otherwise" if common == 1 else ""
+    if common < most:
+        yield f"All of this was measured on {_splits(common)} alone, on which it was chosen{otherwise}."
+    elif common == 1:
+        yield f"One split alone was compared{otherwise}."
 
 
 def _depth(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:
@@ -293,6 +309,10 @@ def _capital(text: str) -> str:
 
 def _at(found: Measured, share: float) -> str:
     return f"at {found.train(share):,.0f} samples"
+
+
+def _splits(count: int) -> str:
+    return f"{count} split{'s' * (count != 1)}"
 
 
 def _percent(share: float) -> str:

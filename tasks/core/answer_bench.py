@@ -18,7 +18,7 @@ from tasks.core.answer_scores import (
     less,
     questions_of,
 )
-from tasks.core.answers import MACRO
+from tasks.core.answers import MACRO, MICRO
 from tasks.core.artifacts import HEADS
 from tasks.core.calibration import expected_calibration_error
 from tasks.core.heads import HeadFile, load_heads, stories_in
@@ -300,9 +300,15 @@ def _difference(ones: Scored, others: Scored, target: str, metric: str) -> Row:
     """How far one experiment's score lies above another's; of one group alone no draw tells whether that is real."""
     mine = [seed[target][metric] for seed in ones]
     found = less(mine, [seed[target][metric] for seed in others])
-    several = len(np.unique(np.concatenate([each.groups for each in mine]))) > 1
+    several = len(np.unique(np.concatenate([_decided(seed, target, metric) for seed in ones]))) > 1
     real = bool(several and (found.low > 0 or found.high < 0))
     return {"difference": found.value, "low": found.low, "high": found.high, "real": real}
+
+
+def _decided(seed: Mapping[str, Mapping[str, Drawn]], target: str, metric: str) -> np.ndarray:
+    """The groups that decide a score; of a mean over targets, those that decide any."""
+    targets = [name for name in seed if name not in (MACRO, MICRO)] if target == MACRO else [target]
+    return np.concatenate([seed[name][metric].groups for name in targets])
 
 
 def _spread(scores: Sequence[Mapping[str, Drawn]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.answer_parts import able_targets, answer_parts
-from tasks.core.checks import FIRST, NOTE, OK, WRONG, Check, of_copies, of_weights
+from tasks.core.checks import FIRST, NOTE, OK, WRONG, Check, alike, of_copies, of_weights
 from tasks.core.errors import RequestError
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import readable
@@ -66,16 +66,8 @@ def of_spellings(written: Mapping[Target, Sequence[str]]) -> list[Check]:
             "write them alike",
         )
         for target, texts in written.items()
-        for names in _alike(set(_read(target, texts)) - {""})
+        for names in alike(set(_read(target, texts)) - {""})
     ]
-
-
-def _alike(answers: set[str]) -> list[list[str]]:
-    """Find answers that differ only by case or space."""
-    alike: dict[str, list[str]] = {}
-    for answer in sorted(answers):
-        alike.setdefault(" ".join(answer.casefold().split()), []).append(answer)
-    return [some for some in alike.values() if len(some) > 1]
 
 
 def _read(target: Target, texts: Sequence[str]) -> list[str]:

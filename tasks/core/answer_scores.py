@@ -141,11 +141,11 @@ def mean_of(scored: Sequence[Mapping[str, Drawn]]) -> dict[str, Drawn]:
 
 def _mean(scores: Sequence[Drawn]) -> Drawn:
     draws, values = np.stack([each.draws for each in scores]), np.array([each.value for each in scores])
-    return Drawn(
-        float(_known_mean(values[:, None])[0]),
-        _known_mean(draws),
-        np.unique(np.concatenate([each.groups for each in scores])),
-    )
+    decided = [each.groups for each in scores if not np.isnan(each.value)]
+    rarest = (
+        min(decided, key=len) if decided else np.empty(0, dtype=int)
+    )  # of a mean, what is decided by the fewest
+    return Drawn(float(_known_mean(values[:, None])[0]), _known_mean(draws), rarest)
 
 
 def _known_mean(scores: np.ndarray) -> np.ndarray:

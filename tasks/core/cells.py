@@ -16,7 +16,17 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.errors import RequestError
 from tasks.core.files import write_text
-from tasks.core.heads import Grid, HeadFile, Inputs, damage, head_key, held, save_heads
+from tasks.core.heads import (
+    Grid,
+    HeadFile,
+    Inputs,
+    cost_of,
+    damage,
+    head_key,
+    held,
+    save_heads,
+    stories_in,
+)
 from tasks.core.hyper import Hyper, Network, Softmax, budget, spelled
 from tasks.core.store import holdings
 from tasks.core.stored import Stored, open_stored
@@ -102,6 +112,7 @@ class Source:
         found, damaged = held(shelf, self.artifacts.seen("head"))
         for path in filter(damage, damaged):  # unless another run has just written it anew
             path.unlink(missing_ok=True)
+            cost_of(path).unlink(missing_ok=True)
         return found
 
     # Heads
@@ -174,26 +185,22 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
         train = train_network if layers else _train_heads
         started = time.monotonic()
         path = train(source, some, part, place, partial(add_to, advance, done))
-        write_text(_cost(path), f"{time.monotonic() - started:.3f}")
+        write_text(cost_of(path), f"{time.monotonic() - started:.3f}")
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
     return Filled({key: found[key] for key in hypers}, list(lacking))
 
 
-def seconds_of(files: Iterable[Path]) -> float | None:
-    """Tell what training heads took, by their files; None if that was not kept.
+def seconds_of(files: Mapping[str, Path]) -> float | None:
+    """Tell what training heads took, by their keys and files; None if that was not kept.
 
-    What is trained in one go lies in one file. Heads do not tell their time themselves: the same heads are the same
-    bytes.
+    What is trained in one go lies in one file, and each head has an even share of its time. Heads do not tell it
+    themselves: the same heads are the same bytes.
     """
     try:
-        return sum(float(_cost(path).read_text()) for path in set(files))
+        return sum(float(cost_of(path).read_text()) / len(stories_in(path)) for path in files.values())
     except (OSError, ValueError):
         return None
-
-
-def _cost(path: Path) -> Path:
-    return path.with_suffix(".seconds")
 
 
 def add_to(advance: Advance, before: int, more: int) -> None:

@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import pandas as pd
 
@@ -104,7 +103,8 @@ def of_labels(written: Sequence[str], table: pd.DataFrame) -> list[Check]:
             f"{' and '.join(map(repr, map(readable, names)))} differ only by case or space: probably one class",
             "write them alike" + (" (a run strips the space around a name)" if stripped else ""),
         )
-        for names, stripped in _alike(written)
+        for names in alike(text for text in written if text.strip() not in UNKNOWN)
+        for stripped in [len({name.strip() for name in names}) == 1]
     ]
 
 
@@ -121,14 +121,12 @@ def _counted(table: pd.DataFrame, counts: Counter[str]) -> Check:
     return Check("labels", OK, found)
 
 
-def _alike(written: Sequence[str]) -> list[tuple[list[str], bool]]:
-    """Find labels that differ only by case or space, and whether by the space around them alone."""
-    names = sorted({text for text in written if text.strip() not in UNKNOWN})
-    plain = {name: " ".join(name.casefold().split()) for name in names}
-    groups = [
-        list(some) for _, some in groupby(sorted(names, key=lambda name: plain[name]), key=plain.__getitem__)
-    ]
-    return [(some, len({name.strip() for name in some}) == 1) for some in groups if len(some) > 1]
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Find names that differ only by case or space."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        found.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [some for _, some in sorted(found.items()) if len(some) > 1]
 
 
 def of_copies(paths: Sequence[str], digests: Sequence[str], labels: Sequence[str]) -> list[Check]:

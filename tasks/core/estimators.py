@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from tasks.core.errors import RequestError
 from tasks.core.heads import load_heads
-from tasks.core.predictors import Predictor
+from tasks.core.predictors import Networks, Predictor
 
 
 def open_head(path: str | Path, key: str | None = None) -> "HeadClassifier":
@@ -21,7 +21,7 @@ def open_head(path: str | Path, key: str | None = None) -> "HeadClassifier":
 
     Raises:
         StoreError: if the file is missing or damaged.
-        RequestError: if it holds no such head, or several and no key is given.
+        RequestError: if it holds no such head, or several and no key is given, or layers of a network.
     """
     heads = load_heads(Path(path))
     if key is None and len(heads) == 1:
@@ -29,6 +29,11 @@ def open_head(path: str | Path, key: str | None = None) -> "HeadClassifier":
     if key not in heads:
         found = "none was named" if key is None else f"none is {key!r}"
         raise RequestError(f"{path}: holds {len(heads)} heads and {found}; results.csv has their keys")
+    if isinstance(heads[key].predictor, Networks):
+        raise RequestError(
+            f"{path}: these are layers of a network, no head on rows of features; open them by "
+            "tasks.core.trained.open_layers"
+        )
     return HeadClassifier(heads[key].predictor, heads[key].story["classes"])
 
 

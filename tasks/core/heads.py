@@ -27,7 +27,7 @@ from tasks.core.hyper import JOINT, Hyper, Network, spelled
 from tasks.core.predictors import KINDS, Predictor
 from tasks.core.taps import CENTRE, parse_tap, spell
 
-SUFFIX = ".safetensors"
+SUFFIX, COST = ".safetensors", ".seconds"
 MEND = "; run the study again"
 
 
@@ -198,6 +198,11 @@ def stories_in(path: Path) -> dict[str, dict[str, Any]]:
     with _reading(path), path.open("rb") as file:
         told = _told(file.read(_header(file.read(8))))
         return {each["key"]: each["story"] for each in told}
+
+
+def cost_of(path: Path) -> Path:
+    """Name what is kept beside a file of heads: the seconds that training them took."""
+    return path.with_suffix(COST)
 
 
 def damage(path: Path) -> str:

@@ -20,7 +20,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.claims import Claims
 from tasks.core.errors import RequestError
 from tasks.core.files import PARTIALS, is_abandoned, remove_abandoned
-from tasks.core.heads import SUFFIX, damage, held
+from tasks.core.heads import COST, SUFFIX, damage, held
 from tasks.core.stopped import ALIVE, broken_checkpoints, is_of_use, useless_checkpoints
 from tasks.core.store import VIEW, Holdings, drop, find_damage, holdings, last_used, view_damage
 
@@ -284,6 +284,9 @@ def _unusable_heads(artifacts: Artifacts) -> Iterator[Removal]:
         found, damaged = held(folder, seen)
         for path in damaged:
             yield Removal(path, Kind.HEADS, f"damaged: {damage(path)}", size_of(path))
+        for cost in sorted(folder.glob(f"*{COST}")):
+            if not cost.with_suffix(SUFFIX).exists() or cost.with_suffix(SUFFIX) in damaged:
+                yield Removal(cost, Kind.TREE, "of heads that are gone", size_of(cost))
         if not found and folder != artifacts.heads and not _is_written_to(folder):
             yield Removal(folder, Kind.EMPTY, "holds no heads", 0)
 

@@ -221,7 +221,7 @@ class Bench:
     def _cell(self, rung: Rung, filled: Filled) -> Cell:
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
-        return self._scored(rung, head, seconds_of(filled.files.values()))
+        return self._scored(rung, head, seconds_of(filled.files))
 
     def _scored(self, rung: Rung, head: HeadFile, took: float | None) -> Cell:
         grid, source, part = self.ladder.depths[rung.depth], self.sources[rung.depth], rung.part

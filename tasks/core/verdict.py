@@ -5,7 +5,7 @@ start at random weights, are then read from the test parts, which chose nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,6 +281,13 @@ def row_of(found: Measured, depth: str, share: float, seeds: Sequence[int] | Non
     """Spell one depth and share that was measured, as `as_rows` does; of some seeds alone, if they are given."""
     cells = found.of(depth, share)
     return _row(found.metric, depth, share, [cells[seed] for seed in (cells if seeds is None else seeds)])
+
+
+def total(numbers: Iterable[float | None]) -> float | None:
+    """Sum what is known throughout; None if something is not."""
+    told = list(numbers)
+    known = [number for number in told if number is not None]
+    return sum(known) if len(known) == len(told) else None
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

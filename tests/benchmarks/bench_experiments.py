@@ -37,8 +37,8 @@ splits = [{{ name = "by image", stratify = ["probability", "type"], seeds = {see
 """
 FLOOR = """
 import os
-from flows.__main__ import PREFECT_DEFAULTS
-os.environ.update({name: os.environ.get(name, value) for name, value in PREFECT_DEFAULTS.items()})
+from flows.server import QUIET
+os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
 from prefect import flow, task
 flow(lambda: task(lambda: None)())()
 """

@@ -215,7 +215,10 @@ def test_a_single_split_is_owned_up_to():
     assert warned in parted(said(measured(*cells(MANY, seeds=[0]))))
     assert warned not in parted(said(measured(*cells(MANY, seeds=[0, 1]))))
     some = measured(*cells({"head": (0.8, 0.3)}, seeds=[0, 1, 2]), *cells({"scratch": (0.7, 0.2)}, seeds=[0]))
-    assert warned in parted(said(some))
+    assert (
+        "All of this was measured on 1 split alone, on which it was chosen; "
+        "other training samples may tell otherwise."
+    ) in parted(said(some))
 
 
 # Whether it is worth more than a head alone
@@ -255,8 +258,22 @@ def test_scores_that_stand_side_by_side_are_of_the_same_splits():
     told = said(measured(*uneven))
     assert told.startswith("Fine-tune everything: 88.5 %")
     assert "everything frozen 88.0 %; from scratch 70.0 %." in told
-    assert "These are scores of the 2 splits on which all of this was measured." in told
-    assert "These are scores" not in said(measured(*(each for each in uneven if each.seed < 2)))
+    assert "All of this was measured on 2 splits alone, on which it was chosen." in told
+    assert "All of this" not in said(measured(*(each for each in uneven if each.seed < 2)))
+
+
+def test_what_scores_tell_apart_is_the_difference_that_is_told():
+    uneven = [
+        *cells({"everything": (0.90, 0.1), "head": (0.80, 0.2)}, seeds=(0,)),
+        *cells({"everything": (0.88, 0.1), "head": (0.87, 0.2)}, seeds=(1, 2)),
+        *cells({"scratch": (0.70, 0.5)}, seeds=(0,)),
+    ]
+    told = said(measured(*uneven))
+    assert "Fine-tune everything: 88.7 %" in told
+    assert "everything frozen 84.7 %; from scratch 70.0 % (on 1 split)." in told
+    assert "All of this was measured on 1 split alone" in told
+    [depth] = [each for each in differences(measured(*uneven)) if each.what == "depth"]
+    assert depth.value == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("chosen", ["head", "scratch"])

@@ -69,6 +69,18 @@ def test_where_all_is_right_few_rows_bound_what_they_decide(yes: int, auroc: int
         assert found[metric].low == pytest.approx(0.025 ** (1 / trials))
 
 
+def test_where_all_is_right_the_rarest_answer_bounds_the_means() -> None:
+    labels = np.repeat([0, 1, 2], [200, 200, 3])
+    told = Told(np.arange(403), labels, np.ones(403), np.where(np.eye(3)[labels] > 0, -0.01, -6.0))
+    common = Question(np.arange(403), labels == 1, np.where(labels == 1, 2.0, -2.0), labels == 1)
+    never = Question(np.arange(403), labels > 2, np.full(403, -2.0), labels > 2)  # no score, no say
+    asked = {"weather": questions_of(told, None), "car": [common], "snow": [never]}
+    found = draw_targets(asked, draw_groups([str(row) for row in range(403)]))
+    for target, trials in (("weather", 3), ("car", 200), (MACRO, 3)):
+        score = intervals(found[target])["average precision"]
+        assert (score.value, score.low) == (1.0, pytest.approx(0.025 ** (1 / trials)))
+
+
 def test_without_a_yes_or_a_no_there_is_no_score() -> None:
     rows, margin = np.arange(3), np.array([0.1, 0.2, 0.3])
     draws = draw_groups(["a", "b", "c"], replicates=4)

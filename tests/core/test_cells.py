@@ -17,10 +17,10 @@ from torch import nn
 import tasks.core.finetune
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.cells import Filled, Source, fill, work
+from tasks.core.cells import Filled, Source, fill, seconds_of, work
 from tasks.core.errors import RequestError
 from tasks.core.finetune import Training
-from tasks.core.heads import Grid, HeadFile, head_key, load_heads
+from tasks.core.heads import Grid, HeadFile, cost_of, head_key, load_heads
 from tasks.core.hyper import Centroid, Hyper, Network, Ridge, Softmax, budget, spelled
 from tasks.core.layers import part as layers_behind
 from tasks.core.networks import load_network
@@ -152,6 +152,22 @@ def test_heads_of_one_go_lie_in_one_file_and_only_what_lacks_is_trained(heads_of
     assert len(set(more.files.values())) == 2
     shelf = heads_of.place(part)
     assert {path.parent for path in more.files.values()} == {shelf}
+
+
+def test_what_heads_cost_is_their_share_of_what_was_trained_in_one_go(heads_of, table):
+    filled = fill(heads_of, grids(heads_of, *HEADS[:2]), part_of(table))
+    one, other = filled.files
+    cost_of(filled.files[one]).write_text("3.0")
+    assert seconds_of(filled.files) == 3.0
+    assert seconds_of({one: filled.files[one]}) == 1.5
+    more = fill(heads_of, grids(heads_of, *HEADS), part_of(table))
+    cost_of(more.files[head_key(HEADS[2])]).write_text("0.5")
+    assert seconds_of({key: more.files[key] for key in (one, head_key(HEADS[2]))}) == pytest.approx(
+        1.5 + 0.5 / len(more.trained)
+    )
+    cost_of(filled.files[one]).unlink()
+    assert seconds_of(more.files) is None
+    assert seconds_of({other: filled.files[other]}) is None
 
 
 @pytest.mark.parametrize("spoil", ["cut", "turned", "gone"])

@@ -16,8 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
-from tasks.core.estimators import HeadClassifier
-from tasks.core.predictors import Layers, Linear, Predictor, Voting, log_softmax
+from tasks.core.errors import RequestError
+from tasks.core.estimators import HeadClassifier, open_head
+from tasks.core.heads import HeadFile, save_heads
+from tasks.core.predictors import Layers, Linear, Networks, Predictor, Voting, log_softmax
 
 NAMES = ["crack", "mark", "sound"]
 
@@ -190,6 +192,16 @@ def test_it_predicts_at_the_end_of_a_pipeline():
     frozen.fit(X, truth(head, X))
     np.testing.assert_array_equal(frozen.predict_proba(X), head.predict_proba(X / 2))
     assert frozen.classes_.tolist() == NAMES
+
+
+def test_layers_of_a_network_are_no_head_on_rows_of_features(tmp_path):
+    said, rows = np.zeros((1, 2)), ["0" * 40]
+    kept = HeadFile(Networks({"0 a": np.ones(1)}), said, rows, None, rows, {"classes": ["a", "b"]})
+    path = save_heads(tmp_path, {"one": kept})
+    with pytest.raises(
+        RequestError, match=r"layers of a network.*; open them by tasks\.core\.trained\.open_layers$"
+    ):
+        open_head(path)
 
 
 def test_it_predicts_without_torch():

@@ -19,7 +19,7 @@ from tasks.core.checkpoints import Checkpoint, Done
 from tasks.core.digest import Stamp, digest_bytes
 from tasks.core.errors import RequestError
 from tasks.core.files import replacing, write_text
-from tasks.core.heads import HeadFile, held, save_heads
+from tasks.core.heads import COST, HeadFile, cost_of, held, save_heads
 from tasks.core.housekeeping import (
     Kind,
     find_all_damage,
@@ -384,6 +384,17 @@ def test_a_shelf_of_which_nothing_is_left_goes_altogether_and_can_be_filled_agai
     assert list(here.heads.iterdir()) == [sound.parent]
     assert fill_heads(here, "a", "one") == hurt
     assert find_all_damage(here) == []
+
+
+def test_what_heads_took_goes_with_them(here):
+    hurt, sound = fill_heads(here, "a", "one"), fill_heads(here, "b", "one")
+    old = sound.with_name("of another version").with_suffix(COST)
+    for place in (cost_of(hurt), cost_of(sound), old):
+        place.write_text("1.0")
+    flip(hurt)
+    assert set(tidy(here)) == {hurt, cost_of(hurt), hurt.parent, old}
+    assert tidy(here) == []
+    assert sorted(sound.parent.iterdir()) == sorted([sound, cost_of(sound)])
 
 
 def test_an_empty_shelf_that_was_filled_after_the_plan_stays(here):
