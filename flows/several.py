@@ -8,6 +8,7 @@ from flows.server import report_link
 from flows.stages import Stages
 from flows.story import story_of
 from flows.study import Study
+from tasks.answer_curve import answer_curve
 from tasks.answer_report import write_answer_report
 from tasks.answer_scores import score_answers
 from tasks.answers import train_answers
@@ -17,7 +18,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid
 from tasks.core.trials import name_of, together
 from tasks.publish import publish
-from tasks.references import AnswerHeads, AnswerScores, Features, Samples, Targets
+from tasks.references import AnswerCurve, AnswerHeads, AnswerScores, Features, Samples, Targets
 from tasks.targets import count_answers
 
 
@@ -67,11 +68,32 @@ def run_targets(
     scores: AnswerScores = stages.run(
         "scores", score_answers, study.name, samples, splits, study.pairs(), trained
     )
+    curve: AnswerCurve = stages.run(
+        "learning curve",
+        answer_curve,
+        study.name,
+        samples,
+        features,
+        study.grids(),
+        splits,
+        scores,
+        here,
+    )
     seen = study.looked_at()
     copies = stages.run("near copies", find_copies, study.name, samples, features[seen.backbone], seen, here)
     story = story_of(study, samples, features, _counted(study, trained, stages), stages, HEADLINE)
     summary: dict[str, Any] = stages.run(
-        "report", write_answer_report, study.name, samples, targets, splits, scores, copies, story, here
+        "report",
+        write_answer_report,
+        study.name,
+        samples,
+        targets,
+        splits,
+        scores,
+        copies,
+        story,
+        here,
+        curve.as_summary(),
     )
     stages.run("publish", publish, study.name, summary, report_link(here.study(study.name)))
     return summary
@@ -85,6 +107,7 @@ def planned_targets(study: Study) -> list[str]:
         *(f"features {name}" for name in study.used_backbones()),
         *(f"train {name_of(some)}" for some in batches(study.grids())),
         "scores",
+        "learning curve",
         "near copies",
         "report",
         "publish",

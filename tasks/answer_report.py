@@ -15,14 +15,14 @@ from tasks.core.answer_scores import ANSWER_METRICS
 from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
 from tasks.core.answers import MACRO, MICRO
 from tasks.core.artifacts import Artifacts
-from tasks.core.charts import dot, history_plot, strip_axis
+from tasks.core.charts import curve_plot, dot, history_plot, strip_axis
 from tasks.core.copies import NearCopy, Straddling, across
 from tasks.core.files import write_text
 from tasks.core.heads import HeadFile
 from tasks.core.history import RUNS, alike, append_run
 from tasks.core.pictures import Album, Twins, show_pairs
 from tasks.core.provenance import told_of
-from tasks.core.readings import read_drift
+from tasks.core.readings import read_curve, read_drift
 from tasks.core.report import templates
 from tasks.core.splits import SplitSpec
 from tasks.core.standings import DIFFERENCES, choose_name, rows_of_chosen
@@ -53,6 +53,7 @@ def write_answer_report(
     copies: Copies,
     story: dict[str, Any],
     artifacts: Artifacts,
+    curve: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write `results.csv`, `joint.csv`, `summary.json`, `report.html` and what they name; return the summary."""
     place, table, album = artifacts.study(study), read_table(samples.table), Album()
@@ -68,6 +69,7 @@ def write_answer_report(
     near = [copies_of(split, found, table) for split, found in parted.items()]
     run = history_row(best, story, made["ended"], targets.kept)
     summary = _found(study, targets, scores, story, best, heads) | {
+        "learning_curve": curve and curve | {"targets": [_read(each, curve) for each in curve["targets"]]},
         "label_errors": [
             {"target": each.target} | label_errors_of(each.listed, each.looked_at) for each in looks
         ],
@@ -127,9 +129,13 @@ def _found(
         | {name: sum(each[name] for each in targets.counts) for name in ("known", "unknown")},
         "joint": [_spelled(row) for row in scores.gains],
         "widths": [_spelled(row) for row in scores.widths],
-        "learning_curve": None,
         "operating_points": [],
     }
+
+
+def _read(target: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, Any]:
+    """Say whether more answers to a target would help."""
+    return {**target, "says": read_curve({"metric": curve["metric"], "points": target["points"]})}
 
 
 def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> dict[str, Straddling]:
@@ -220,6 +226,8 @@ def _page(
             ),
             dot=dot,
             past=history_plot(alike(history)),
+            curve=curve_plot(curve["points"]) if (curve := summary["learning_curve"]) else None,
+            curve_says=read_curve(curve) if curve and len(curve["points"]) > 1 else "",
             drift=read_drift(history),
             gains=pairs,
             linear=LINEAR,

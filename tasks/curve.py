@@ -1,6 +1,5 @@
 """Would more labels help? The chosen head on nested shares of its training part; nothing is chosen by it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -124,7 +123,7 @@ def _of_less(
                 progress.advance_to(number * len(whole) + len(drawn))
             found = intervals(mean_scores(drawn))[metric]
             train = float(np.mean([lesson.taken.sum() for lesson in lessons]))
-            points.append(_point(share, train, found.value, found.low, found.high))
+            points.append(Point.of(share, train, found.value, found.low, found.high))
     return points
 
 
@@ -132,9 +131,4 @@ def _of_all(scores: Scores, heads: Sequence[dict[str, Any]], metric: str) -> Poi
     """The score that is known already: of the chosen heads, which learnt from all of their training parts."""
     best, name = choose_name(scores.means), metric.replace(" ", "_")
     train = float(np.mean([head["train"] for head in heads]))
-    return _point(1.0, train, *(best[column] for column in (name, f"{name}_low", f"{name}_high")))
-
-
-def _point(share: float, train: float, value: float | None, *ends: float | None) -> Point:
-    told = [None if each is None or math.isnan(each) else each for each in (value, *ends)]
-    return Point(share=share, train=train, value=told[0], ci95=told[1:])
+    return Point.of(1.0, train, *(best[column] for column in (name, f"{name}_low", f"{name}_high")))

@@ -4,11 +4,13 @@ A reference is checked whenever it is read back. One whose files are gone or dam
 which Prefect takes for a miss, so the stage that made it runs again and mends what is lost.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
 
+from tasks.core.answers import MACRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.cells import Filled
 from tasks.core.heads import held, whole
@@ -185,6 +187,12 @@ class Point(BaseModel, frozen=True):
     value: float | None
     ci95: list[float | None]
 
+    @classmethod
+    def of(cls, share: float, train: float, value: float | None, *ends: float | None) -> Self:
+        """Make a point; NaN stands for what cannot be had."""
+        told = [None if each is None or math.isnan(each) else each for each in (value, *ends)]
+        return cls(share=share, train=train, value=told[0], ci95=told[1:])
+
 
 class Curve(BaseModel, frozen=True):
     """How the chosen experiment's score grows with the training samples; small enough to be the result itself.
@@ -254,6 +262,36 @@ class Verdict(BaseModel, frozen=True):
     def as_summary(self) -> dict[str, Any]:
         """Spell it for `summary.json`, without where things lie."""
         return self.model_dump(exclude={"artifacts": True, "left_out": {"__all__": {"shelf", "keys"}}})
+
+
+class AnswerCurve(BaseModel, frozen=True):
+    """How the chosen experiment's score of each target grows with the answers to learn from.
+
+    Attributes:
+        experiment: its name.
+        split: the one that it was chosen on.
+        metric: what is scored.
+        points: target, or "macro average" -> from the smallest share to all; none where no smaller share can be
+            trained on.
+    """
+
+    experiment: str
+    split: str
+    metric: str
+    points: dict[str, list[Point]]
+
+    def as_summary(self) -> dict[str, Any] | None:
+        """Spell it for `summary.json`, the mean's points as those of a study of one target; None without any."""
+        if not self.points:
+            return None
+        spelled = self.model_dump()["points"]
+        return {
+            "experiment": self.experiment,
+            "split": self.split,
+            "metric": self.metric,
+            "points": spelled.pop(MACRO, []),
+            "targets": [{"target": name, "points": points} for name, points in spelled.items()],
+        }
 
 
 class Targets(BaseModel, frozen=True):

@@ -104,6 +104,45 @@ def test_every_target_has_its_scores_and_joint_stands_beside_separate(run: Run, 
     assert summary["target"] == "square, bar"
 
 
+def linear(scenes: Path, **changes: Any) -> Study:
+    experiment = {"name": "linear", "taps": ["blocks.1:mean+std"], "strengths": [0.1, 1.0]}
+    return study_of(scenes, **({"experiments": [experiment]} | changes))
+
+
+def test_it_is_told_what_fewer_answers_to_each_target_would_give(run: Run, scenes: Path) -> None:
+    done = run(linear(scenes))
+    told = done.summary["learning_curve"]
+    assert (told["experiment"], told["split"], told["metric"]) == ("linear", "random", "average precision")
+    assert [each["target"] for each in told["targets"]] == ["square", "bar"]
+    scored = {row["target"]: row for row in done.summary["best"]["targets"]}
+    counts = {each["target"]: each["known"] for each in done.summary["targets"]["counts"]}
+    for each in told["targets"]:
+        points = each["points"]
+        assert [point["share"] for point in points] == [0.125, 0.25, 0.5, 1.0]
+        assert points[-1]["value"] == scored[each["target"]]["metrics"]["average precision"]["value"]
+        assert points[-1]["ci95"] == scored[each["target"]]["metrics"]["average precision"]["ci95"]
+        assert points[-1]["train"] == pytest.approx(0.6 * counts[each["target"]], abs=3)
+        assert points[2]["train"] == pytest.approx(points[-1]["train"] / 2, abs=2)
+        assert "From " in each["says"]
+    assert told["points"][-1]["value"] == done.summary["best"]["metrics"]["average precision"]["value"]
+    assert told["points"][0]["value"] == pytest.approx(
+        np.mean([each["points"][0]["value"] for each in told["targets"]])
+    )
+    page = (done.folder / "report.html").read_text()
+    assert "Would more answers help, and to which question?" in page
+    assert page.count(told["targets"][0]["says"]) == 1
+    again = run(linear(scenes))
+    assert again.state("learning curve") == "Cached"
+    assert again.summary["learning_curve"] == told
+
+
+def test_of_what_targets_share_there_is_no_learning_curve(run: Run, scenes: Path) -> None:
+    [_, layer] = study_of(scenes).experiments
+    done = run(study_of(scenes, experiments=[layer.model_copy(update={"sharing": "joint"})]))
+    assert done.summary["learning_curve"] is None
+    assert "Would more answers help" not in (done.folder / "report.html").read_text()
+
+
 def test_scores_are_those_of_the_kept_predictions_of_known_answers(
     run: Run, scenes: Path, tmp_path: Path
 ) -> None:
