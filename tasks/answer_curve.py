@@ -10,10 +10,10 @@ import pandas as pd
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_parts import answer_parts
-from tasks.core.answer_scores import HEADLINE, mean_of
+from tasks.core.answer_scores import HEADLINE, less, mean_of
 from tasks.core.answers import MACRO
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import Grid, head_key
+from tasks.core.heads import Grid, head_key, load_heads
 from tasks.core.metrics import Drawn, draw_groups, intervals, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name
@@ -22,7 +22,7 @@ from tasks.core.tables import read_table
 from tasks.core.targets import answered, answers_of
 from tasks.core.trials import Part
 from tasks.progress import Progress
-from tasks.references import AnswerCurve, AnswerScores, Features, Point, Samples
+from tasks.references import AnswerCurve, AnswerScores, Features, Gain, Point, Samples
 
 if TYPE_CHECKING:
     from tasks.core.answer_curve import Classroom
@@ -62,7 +62,7 @@ def answer_curve(
     in memory.
     """
     grid, spec = _chosen(scores, grids, splits)
-    told = AnswerCurve(experiment=grid.name, split=spec.name, metric=HEADLINE, points={})
+    told = AnswerCurve(experiment=grid.name, split=spec.name, metric=HEADLINE, points={}, gains={})
     if grid.is_network or grid.is_joint:
         return told
     table = read_table(samples.table)
@@ -73,9 +73,19 @@ def answer_curve(
     heads = _heads(scores, grid, spec)
     classroom = _classroom(table, known, stored, spec, list(dict.fromkeys(row["target"] for row in heads)))
     parts = list(answer_parts(known, [spec]))
-    points = _of_less(study, classroom, parts, _lessons(classroom, parts, grid, heads))
-    whole = _of_all(scores, grid, spec, heads)
-    return told.model_copy(update={"points": {name: [*each, whole[name]] for name, each in points.items()}})
+    lessons = _lessons(classroom, parts, grid, heads)
+    points, halves = _of_less(study, classroom, parts, lessons)
+    whole, known_scores = (
+        _of_all(scores, grid, spec, heads),
+        _scored(classroom, parts, heads, lessons, artifacts),
+    )
+    gains = {name: less(known_scores[name], half) for name, half in halves.items()}
+    return told.model_copy(
+        update={
+            "points": {name: [*each, whole[name]] for name, each in points.items()},
+            "gains": {name: Gain.of(each.value, each.low, each.high) for name, each in gains.items()},
+        }
+    )
 
 
 def _chosen(
@@ -134,10 +144,15 @@ def _of_less(
     classroom: "Classroom",
     parts: Sequence[Part],
     lessons: "Mapping[str, Mapping[float, Sequence[Lesson]]]",
-) -> dict[str, list[Point]]:
-    """Score heads that learn from less than there is; for each target and, where all have a share, for their mean."""
+) -> tuple[dict[str, list[Point]], dict[str, list[Drawn]]]:
+    """Score heads that learn from less than there is; for each target and, where all have a share, for their mean.
+
+    Returns:
+        Name -> its points, and its score on the largest share for each seed.
+    """
     shares = sorted({share for each in lessons.values() for share in each})
     points: dict[str, list[Point]] = {name: [] for name in (*lessons, MACRO)}
+    largest: dict[str, list[Drawn]] = {}
     with Progress(f"{study}: learning curve", len(shares)) as progress:
         for number, share in enumerate(shares):
             some = {name: each[share] for name, each in lessons.items() if share in each}
@@ -151,8 +166,32 @@ def _of_less(
                 train[MACRO] = float(np.mean(list(train.values())))
             for name in train:
                 points[name].append(_point(share, train[name], [seed[name] for seed in seeds]))
+                largest[name] = [seed[name][HEADLINE] for seed in seeds]
             progress.advance_to(number + 1)
-    return {name: each for name, each in points.items() if each}
+    return {name: each for name, each in points.items() if each}, largest
+
+
+def _scored(
+    classroom: "Classroom",
+    parts: Sequence[Part],
+    heads: Sequence[Row],
+    lessons: "Mapping[str, Mapping[float, Sequence[Lesson]]]",
+    artifacts: Artifacts,
+) -> dict[str, list[Drawn]]:
+    """Score, for each seed, what the chosen heads said, which learnt from all that is known."""
+    told: dict[str, list[Drawn]] = {}
+    for part in parts:
+        scored: dict[str, dict[str, Drawn]] = {}
+        for row in (row for row in heads if row["seed"] == part.seed):
+            alike = [
+                lesson for of in lessons[row["target"]].values() for lesson in of if lesson.seed == part.seed
+            ]
+            if alike:  # they ask about the same samples
+                said = load_heads(artifacts.root / row["file"])[row["key"]].log_proba
+                scored[row["target"]] = classroom.scored(row["target"], alike[0], said)
+        for name, found in (scored | {MACRO: mean_of(list(scored.values()))} if scored else {}).items():
+            told.setdefault(name, []).append(found[HEADLINE])
+    return told
 
 
 def _point(share: float, train: float, seeds: Sequence[dict[str, Drawn]]) -> Point:

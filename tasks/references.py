@@ -264,6 +264,20 @@ class Verdict(BaseModel, frozen=True):
         return self.model_dump(exclude={"artifacts": True, "left_out": {"__all__": {"shelf", "keys"}}})
 
 
+class Gain(BaseModel, frozen=True):
+    """A difference with its 95 % interval; None where it cannot be had."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, difference: float, low: float, high: float) -> Self:
+        """Make one; NaN stands for what cannot be had."""
+        told = [None if math.isnan(each) else each for each in (difference, low, high)]
+        return cls(difference=told[0], low=told[1], high=told[2])
+
+
 class AnswerCurve(BaseModel, frozen=True):
     """How the chosen experiment's score of each target grows with the answers to learn from.
 
@@ -273,24 +287,31 @@ class AnswerCurve(BaseModel, frozen=True):
         metric: what is scored.
         points: target, or "macro average" -> from the smallest share to all; none where no smaller share can be
             trained on.
+        gains: likewise, what the last step gained: a paired difference with its interval, which draws test samples
+            and seeds anew.
     """
 
     experiment: str
     split: str
     metric: str
     points: dict[str, list[Point]]
+    gains: dict[str, Gain]
 
     def as_summary(self) -> dict[str, Any] | None:
         """Spell it for `summary.json`, the mean's points as those of a study of one target; None without any."""
         if not self.points:
             return None
-        spelled = self.model_dump()["points"]
+        spelled = self.model_dump()
+        curves = [
+            {"target": name, "points": points, "gain": spelled["gains"][name]}
+            for name, points in spelled["points"].items()
+        ]
+        mean = [each for each in curves if each["target"] == MACRO]
         return {
-            "experiment": self.experiment,
-            "split": self.split,
-            "metric": self.metric,
-            "points": spelled.pop(MACRO, []),
-            "targets": [{"target": name, "points": points} for name, points in spelled.items()],
+            **{name: spelled[name] for name in ("experiment", "split", "metric")},
+            "points": mean[0]["points"] if mean else [],
+            "gain": mean[0]["gain"] if mean else None,
+            "targets": [each for each in curves if each["target"] != MACRO],
         }
 
 

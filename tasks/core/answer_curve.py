@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.answer_scores import draw_question, mean_of, questions_of
-from tasks.core.answer_splits import inner_folds_of
 from tasks.core.answers import UNKNOWN, Answers
 from tasks.core.curve import Known, Lesson, shorter
+from tasks.core.fits import Folds
 from tasks.core.hyper import Hyper, Mlp
 from tasks.core.joint import Asked, train_separately
 from tasks.core.metrics import Drawn, Draws, TestPart
-from tasks.core.selection import said_of
+from tasks.core.selection import inner_folds, said_of
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,22 @@ class Classroom:
         Returns:
             target -> metric -> score and draws; F1 at one half.
         """
-        by_hyper: dict[Hyper, list[str]] = {}
+        alike: dict[tuple[Hyper, str], dict[str, Lesson]] = {}
         for target, lesson in lessons.items():
-            by_hyper.setdefault(lesson.hyper, []).append(target)
+            alone = target if self._needs_folds(lesson) else ""  # its folds are its own
+            alike.setdefault((lesson.hyper, alone), {})[target] = lesson
         return {
-            target: self._scored(target, lessons[target], said)
-            for targets in by_hyper.values()
-            for target, said in self._learnt({name: lessons[name] for name in targets}, training).items()
+            target: self.scored(target, lessons[target], said)
+            for some in alike.values()
+            for target, said in self._learnt(some, training).items()
         }
 
     def _learnt(self, lessons: Mapping[str, Lesson], training: np.ndarray) -> dict[str, np.ndarray]:
-        """Train heads with the same hyper-parameters; target -> (n, C) log probabilities of the samples asked about.
-
-        Inner folds are made where they matter alone, as `tasks.core.curve.learn` makes them.
-        """
+        """Train heads with the same hyper-parameters; target -> (n, C) log probabilities of the samples asked about."""
         some, one = self.answers.only(tuple(lessons)), next(iter(lessons.values()))
         taken = np.column_stack([lesson.taken for lesson in lessons.values()])  # (N, T)
         less = Answers(some.targets, some.classes, np.where(taken, some.labels, UNKNOWN)).take(training)
-        needs_folds = isinstance(one.hyper, Mlp) or self.views > 1
-        folds = inner_folds_of(less, self.groups[training], seed=one.seed) if needs_folds else []
+        folds = self._folds(some.targets[0], one, training) if self._needs_folds(one) else []
         asked = Asked(self._seen(training), less, self.weights[training], folds, self.views)
         trained = train_separately(asked, [one.hyper], seed=one.seed)
         said = {}
@@ -91,7 +88,26 @@ class Classroom:
             [said[target]] = said_of([head.predictor], self._seen(lesson.asked), self.views)
         return said
 
-    def _scored(self, target: str, lesson: Lesson, said: np.ndarray) -> dict[str, Drawn]:
+    def _needs_folds(self, lesson: Lesson) -> bool:
+        """Whether inner folds move what is likeliest; elsewhere they are not made, as in `tasks.core.curve.learn`."""
+        return isinstance(lesson.hyper, Mlp) or self.views > 1
+
+    def _folds(self, target: str, lesson: Lesson, training: np.ndarray) -> Folds:
+        """Cut what a lesson takes into inner folds, whose samples are numbered among those that are not tested.
+
+        The first fold holds out all others, too, of which nothing is known.
+        """
+        taken, place = np.flatnonzero(lesson.taken), np.cumsum(training) - 1
+        labels = self.answers.labels[taken, self._number(target)]
+        folds = inner_folds(labels, self.groups[taken], seed=lesson.seed)
+        rest = [np.flatnonzero(training & ~lesson.taken), *([np.empty(0, dtype=int)] * len(folds))]
+        return [
+            (place[taken[learnt]], place[np.concatenate([taken[held], others])])
+            for (learnt, held), others in zip(folds, rest, strict=False)
+        ]
+
+    def scored(self, target: str, lesson: Lesson, said: np.ndarray) -> dict[str, Drawn]:
+        """Score what a head says, (n, C) log probabilities, of the samples that a lesson asks about."""
         labels, rows = self.answers.labels[:, self._number(target)], lesson.asked
         part = TestPart(self.places[rows], labels[rows], self.weights[rows], said)
         return mean_of([draw_question(each, self.draws) for each in questions_of(part, None)])

@@ -60,8 +60,6 @@ def test_heads_of_all_targets_are_those_of_each_by_itself(classroom, hyper: Hype
         target: classroom.shorter(target, [classroom.lesson(target, hyper, test_of(0), 0)])[0.5][0]
         for target in classroom.answers.targets
     }
-    if isinstance(hyper, Mlp):  # its folds share out every answer, so they are others where there are others
-        lessons = {"car": lessons["car"]}
     together = values(classroom.score(lessons, ~test_of(0)))
     alone = {
         place: value
@@ -97,6 +95,29 @@ def test_each_head_has_hyper_parameters_of_its_own(classroom):
         classroom.score({"sign": strong}, ~test_of(0))
     )
     assert [both[place] for place in apart] == pytest.approx(list(apart.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize("hyper", [Mlp((6,), 0.01), Softmax(0.1)])
+def test_few_answers_in_few_groups_are_learnt_from_too(classroom, hyper: Hyper):
+    """Most groups answer nothing: folds are made of those that do."""
+    groups = np.array([f"g{row // 20}" for row in range(N)], dtype=object)
+    labels = classroom.answers.labels.copy()
+    labels[60:200] = UNKNOWN
+    answers = replace(classroom.answers, labels=labels)
+    features = np.concatenate([classroom.features] * 2)
+    sparse = replace(
+        classroom,
+        answers=answers,
+        groups=groups,
+        features=features,
+        views=2,
+        draws=draw_groups(groups.tolist()),
+    )
+    test = np.arange(N) >= 220
+    lesson = sparse.lesson("car", hyper, test, 0)
+    [less] = sparse.shorter("car", [lesson])[0.5]
+    found = sparse.score({"car": less}, ~test)["car"]["average precision"]
+    assert 0 < found.value <= 1
 
 
 def test_views_speak_together(classroom):

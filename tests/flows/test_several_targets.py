@@ -123,7 +123,10 @@ def test_it_is_told_what_fewer_answers_to_each_target_would_give(run: Run, scene
         assert points[-1]["ci95"] == scored[each["target"]]["metrics"]["average precision"]["ci95"]
         assert points[-1]["train"] == pytest.approx(0.6 * counts[each["target"]], abs=3)
         assert points[2]["train"] == pytest.approx(points[-1]["train"] / 2, abs=2)
-        assert "From " in each["says"]
+        half, all_of_them = points[-2]["value"], points[-1]["value"]
+        assert each["gain"]["difference"] == pytest.approx(all_of_them - half)
+        assert each["gain"]["low"] <= each["gain"]["difference"] <= each["gain"]["high"]
+        assert each["says"].startswith(f"{100 * (all_of_them - half):+.1f} points (")
     assert told["points"][-1]["value"] == done.summary["best"]["metrics"]["average precision"]["value"]
     assert told["points"][0]["value"] == pytest.approx(
         np.mean([each["points"][0]["value"] for each in told["targets"]])
