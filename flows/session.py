@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
 
 HINT = "to watch runs in a browser: headstart ui (this run has a server of its own, gone at its end)"
+OF_TERMINALS = {signal.SIGINT, signal.SIGHUP}
+"""Signals that a terminal sends to all processes of a command."""
 
 
 def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def run_study(study: Study, artifacts: Path, *, hint: bool) -> dict[str, Any]:
     ):
         if api is None:
             _tell_of_server(guard)
+            _start_server()
         try:
             watched = transfer.with_options(on_running=[_telling(guard, api)])
             state = watched(study, artifacts, return_state=True)
@@ -84,6 +87,18 @@ def _tell_of_server(guard: Guard) -> None:
         guard.tell(server=server.server_process.pid)
 
     threading.Thread(target=look, name="embedded server", daemon=True).start()
+
+
+def _start_server() -> None:
+    """Start this process's embedded server so that what a terminal sends to both, such as Ctrl-C, ends the run alone.
+
+    The run then tells its server how it ended. A child has the signals blocked that its parent had when it began.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    try:
+        _embedded().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _embedded() -> "SubprocessASGIServer":

@@ -1,5 +1,6 @@
 """A run from the command line: what the server knows of it, and what is left of it however it ends."""
 
+import os
 import signal
 import sys
 import time
@@ -14,6 +15,8 @@ import launched
 import pytest
 from launched import Launched, Ui, headstart, history, home_with_tables, paint_classes, until, write_study
 from slow_run import BATCH, QUICK
+
+from flows.session import OF_TERMINALS
 
 ui, launch, server = launched.ui, launched.launch, launched.no_harness
 
@@ -34,6 +37,7 @@ STAGES = [
 ]
 UNCHANGED = ["Completed", *["Cached"] * 5, "Completed", "Completed"]
 HINT = "to watch runs in a browser: headstart ui"
+STOPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 SOON = 30.0
 """Seconds; on a quiet machine it takes three."""
 
@@ -341,12 +345,13 @@ def test_nothing_is_left_of_a_run_that_had_a_server_of_its_own(alone):
 
 @dataclass
 class Ended:
-    """A run without a server that ended early: its Prefect home, and what it had forwarded and stored."""
+    """A run without a server that ended early: its Prefect home, what it had forwarded and stored, and its last seconds."""
 
     run: Launched
     home: Path
     forwarded: set[str]
     stored: set[str]
+    seconds: float
 
 
 def stored_in(artifacts: Path) -> set[str]:
@@ -360,30 +365,36 @@ def stored_in(artifacts: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def ended(ui: Ui, data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Ended]:
-    """Runs, at the same time, that end early by signals that let them."""
+    """Runs, at the same time, that end early by signals that let them; a terminal sends its own to all processes."""
     slow, runs = {}, {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         base = tmp_path_factory.mktemp(number.name)
         study, home = write_study(base / "ended.toml", data), home_with_tables(ui, base / "home")
         slow[number] = Slow(study, home, base / "artifacts")
         runs[number] = slow[number].start(600.0, ALL)
     for number, run in runs.items():
         slow[number].wait_until_midway(run)
-        run.signal(number)
     found = {}
     for number, run in runs.items():
+        started = time.monotonic()
+        if number in OF_TERMINALS:
+            os.killpg(run.process.pid, number)
+        else:
+            run.signal(number)
         run.end()
+        seconds = time.monotonic() - started
         found[number] = Ended(
-            run, slow[number].home, set(slow[number].forwarded()), stored_in(slow[number].artifacts)
+            run, slow[number].home, set(slow[number].forwarded()), stored_in(slow[number].artifacts), seconds
         )
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_run_that_is_stopped_says_so_keeps_what_is_done_and_leaves_nothing(ended, number):
     found = ended[number]
     assert found.run.end() == 1
+    assert found.seconds < SOON
     assert found.run.told()[1:] == [
         "headstart: stopped; what is done is kept, the same command goes on from there"
     ]
@@ -394,7 +405,7 @@ def test_a_run_that_is_stopped_says_so_keeps_what_is_done_and_leaves_nothing(end
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_run_that_is_stopped_is_not_left_running_in_the_history(ended, number):
     [(state, stages)] = history(ended[number].home)
     assert state in ("Crashed", "Cancelled", "Failed")
