@@ -231,6 +231,7 @@ class Verdict(BaseModel, frozen=True):
             expected to take, and the shelf and keys under which it would lie; with any that would fit into a run,
             or that was trained since, it is never reused.
         artifacts: the artifacts folder.
+        files: with the heads and layers of the cells; without one of them, whole, it is never reused.
         trained: how many cells were trained for it; the others were there.
         spent: seconds, the budget of seconds, fits and epochs.
     """
@@ -246,6 +247,7 @@ class Verdict(BaseModel, frozen=True):
     unfair: list[str]
     left_out: list[dict[str, Any]]
     artifacts: Path
+    files: list[Path]
     trained: int
     spent: dict[str, float | None]
 
@@ -257,11 +259,16 @@ class Verdict(BaseModel, frozen=True):
         seen = Artifacts(self.artifacts).seen("head")
         if any(set(each["keys"]) <= set(held(Path(each["shelf"]), seen)[0]) for each in self.left_out):
             raise ValueError("a cell that lacked time was trained since")
+        there = {path for shelf in {path.parent for path in self.files} for path in whole(shelf, seen)}
+        if lost := [path.name for path in self.files if path not in there]:
+            raise ValueError(f"{lost} are lost or damaged")
         return self
 
     def as_summary(self) -> dict[str, Any]:
         """Spell it for `summary.json`, without where things lie."""
-        return self.model_dump(exclude={"artifacts": True, "left_out": {"__all__": {"shelf", "keys"}}})
+        return self.model_dump(
+            exclude={"artifacts": True, "files": True, "left_out": {"__all__": {"shelf", "keys"}}}
+        )
 
 
 class Gain(BaseModel, frozen=True):

@@ -69,6 +69,7 @@ def _told(bench: Bench, found: Measured) -> Verdict:
         unfair=unfair(bench.ladder),
         left_out=[vars(each) for each in bench.left_out],
         artifacts=bench.artifacts.root,
+        files=sorted(bench.files),
         trained=bench.trained,
         spent={
             "seconds": total(cell.seconds for cell in found.cells),

@@ -102,7 +102,7 @@ def _left_out(found: Measured, share: float) -> Iterator[str]:
     )
     otherwise = "; other training samples may tell otherwise" if common == 1 else ""
     if common < most:
-        yield f"All of this was measured on {_splits(common)} alone, on which it was chosen{otherwise}."
+        yield f"It was chosen on {_splits(common)} alone, where all of this was measured{otherwise}."
     elif common == 1:
         yield f"One split alone was compared{otherwise}."
 
@@ -369,6 +369,8 @@ def _settles(found: Measured, each: Difference) -> str:
     gap = NO_MATTER - abs(each.value) if found.metric not in LOWER_IS_BETTER else 0.0
     ways = [(each.half, abs(each.value)), (max(each.value - each.low, each.high - each.value), gap)]
     times = min((wide / wanted for wide, wanted in ways if wanted > 0), default=math.inf) ** 2
+    if times <= 1:  # an end of the interval is nought itself, as where few samples tell the two apart
+        return "more test samples would settle it"
     if times > HOPELESS:
         return "it is too small for any likely number of test samples to settle"
     needed = max(times * found.test, found.test + 1)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class Bench:
         left_out: cells for which there was no time.
         trained: how many cells were trained here; the others were found.
         spent: seconds that training them took.
+        files: of the cells' heads.
     """
 
     ladder: Ladder
@@ -82,6 +84,7 @@ class Bench:
     left_out: list[LeftOut] = field(default_factory=list)
     trained: int = 0
     spent: float = 0.0
+    files: set[Path] = field(default_factory=set)
 
     def size(self) -> int:
         """How much `measure` tells its `advance` of."""
@@ -219,6 +222,7 @@ class Bench:
         return fill(self.sources[rung.depth], [self.ladder.depths[rung.depth]], rung.part, advance)
 
     def _cell(self, rung: Rung, filled: Filled) -> Cell:
+        self.files |= set(filled.files.values())
         heads = [load_heads(path)[key] for key, path in filled.files.items()]
         head = heads[choose_head([each.story for each in heads])]
         return self._scored(rung, head, seconds_of(filled.files))

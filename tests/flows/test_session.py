@@ -345,7 +345,7 @@ def test_nothing_is_left_of_a_run_that_had_a_server_of_its_own(alone):
 
 @dataclass
 class Ended:
-    """A run without a server that ended early: its Prefect home, what it had forwarded and stored, and its last seconds."""
+    """A run without a server that ended early: its Prefect home, what it had forwarded and stored, its last seconds."""
 
     run: Launched
     home: Path

@@ -157,6 +157,29 @@ def test_a_cell_that_was_trained_since_is_added_to_a_verdict_that_had_no_time_fo
     assert (again.summary["verdict"]["left_out"], searched) == ([], [])
 
 
+def test_a_cell_that_is_lost_or_damaged_is_measured_again(run, pictures, searched):
+    first = run(study_of(pictures, {}))
+    heads = first.folder.parents[1] / "heads"
+    # of a share alone: no experiment asks for it
+    [lost, hurt, *_] = [
+        path for path in sorted(heads.glob("*/*.safetensors")) if path.stat().st_size < 300_000
+    ]
+    scores = [cell["value"] for cell in first.summary["verdict"]["cells"]]
+    before = len(list(lost.parent.glob("*.safetensors")))
+    lost.unlink()
+    searched.clear()
+    again = run(study_of(pictures, {}))
+    assert again.state("verdict") == "Completed"
+    assert (
+        len(list(lost.parent.glob("*.safetensors"))) == before
+    )  # layers are named by their bytes, time included
+    hurt.write_bytes(hurt.read_bytes()[:-1])
+    third = run(study_of(pictures, {}))
+    assert third.state("verdict") == "Completed"
+    assert [cell["value"] for cell in third.summary["verdict"]["cells"]] == scores
+    assert run(study_of(pictures, {})).state("verdict") == "Cached"
+
+
 def test_labels_changed_measure_anew_and_removed_results_cost_nothing(run, pictures, searched):
     first = run(study_of(pictures, {}))
     searched.clear()
