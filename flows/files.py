@@ -95,5 +95,5 @@ def first_complaint(error: ValidationError) -> str:
     """Put the first complaint on one line."""
     found = error.errors()[0]
     where = ".".join(str(part) for part in found["loc"])
-    text = found["msg"].removeprefix("Value error, ")
+    text = found["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     return f"{where}: {text}" if where else text

@@ -49,7 +49,7 @@ EPOCHS = {"suffix": (10,), "everything": (10,), "scratch": (30,)}
 """Tried where nothing is said. A random start needs larger steps, and more of them."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Strength = Annotated[float, Field(ge=1e-9, le=1e9)]
+Strength = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -41,7 +41,7 @@ from tasks.core.wishes import Wish
 class Study(Table):
     """One study. The same fields as the TOML file's."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]*$", max_length=100)]
     data: Data
     backbones: dict[str, BackboneSettings] = Field(default_factory=lambda: {"lite0": BackboneSettings()})
     splits: Annotated[tuple[SplitSettings, ...], Field(min_length=1)] = (SplitSettings(name="random"),)
@@ -77,6 +77,12 @@ class Study(Table):
             if shared is not None:
                 raise ValueError(f"experiment {shared!r}: sharing is for several targets (data.targets)")
             return self
+        for split in self.splits:
+            if split.group in {target.name for target in self.data.targets}:
+                raise ValueError(
+                    f"split {split.name!r}: group {split.group!r} is also a target, and all samples with one answer "
+                    "would stay together; group by another column"
+                )
         weighed = self.data.answer_weights == "balanced"
         twins = next((each.name for each in self.experiments if weighed and len(self._named(each)) > 1), None)
         if twins is not None:

@@ -75,10 +75,8 @@ def answer_curve(
     parts = list(answer_parts(known, [spec]))
     lessons = _lessons(classroom, parts, grid, heads)
     points, halves = _of_less(study, classroom, parts, lessons)
-    whole, known_scores = (
-        _of_all(scores, grid, spec, heads),
-        _scored(classroom, parts, heads, lessons, artifacts),
-    )
+    whole = _of_all(scores, grid, spec, _learnt_from(classroom, parts))
+    known_scores = _scored(classroom, parts, heads, lessons, artifacts)
     gains = {name: less(known_scores[name], half) for name, half in halves.items()}
     return told.model_copy(
         update={
@@ -199,18 +197,22 @@ def _point(share: float, train: float, seeds: Sequence[dict[str, Drawn]]) -> Poi
     return Point.of(share, train, found.value, found.low, found.high)
 
 
-def _of_all(scores: AnswerScores, grid: Grid, spec: SplitSpec, heads: Sequence[Row]) -> dict[str, Point]:
+def _learnt_from(classroom: "Classroom", parts: Sequence[Part]) -> dict[str, float]:
+    """How many answers to each target are learnt from, the mean over the seeds; and the mean over targets."""
+    weighs = classroom.answers.known & (classroom.weights > 0)[:, None]
+    counts = np.mean([weighs[part.training].sum(axis=0) for part in parts], axis=0).tolist()
+    return {**dict(zip(classroom.answers.targets, counts, strict=True)), MACRO: float(np.mean(counts))}
+
+
+def _of_all(
+    scores: AnswerScores, grid: Grid, spec: SplitSpec, train: Mapping[str, float]
+) -> dict[str, Point]:
     """The scores that are known already: of the chosen heads, which learnt from all that is known."""
-    train: dict[str, list[float]] = {}
-    for row in heads:
-        train.setdefault(row["target"], []).append(row["train"])
-    means = {name: float(np.mean(each)) for name, each in train.items()}
-    means[MACRO] = float(np.mean(list(means.values())))
     name = HEADLINE.replace(" ", "_")
     return {
         row["target"]: Point.of(
-            1.0, means[row["target"]], *(row[column] for column in (name, f"{name}_low", f"{name}_high"))
+            1.0, train[row["target"]], *(row[column] for column in (name, f"{name}_low", f"{name}_high"))
         )
         for row in scores.means
-        if (row["experiment"], row["split"]) == (grid.name, spec.name) and row["target"] in means
+        if (row["experiment"], row["split"]) == (grid.name, spec.name) and row["target"] in train
     }

@@ -12,7 +12,7 @@ from tasks.caching import stage
 from tasks.core.answer_parts import answer_parts
 from tasks.core.answer_pictures import Looks, label_errors, looks_of
 from tasks.core.answer_scores import ANSWER_METRICS
-from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_step, read_widths
+from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
 from tasks.core.answers import MACRO, MICRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.charts import curve_plot, dot, history_plot, strip_axis
@@ -22,7 +22,7 @@ from tasks.core.heads import HeadFile
 from tasks.core.history import RUNS, alike, append_run
 from tasks.core.pictures import Album, Twins, show_pairs
 from tasks.core.provenance import told_of
-from tasks.core.readings import read_drift
+from tasks.core.readings import read_curve, read_drift
 from tasks.core.report import templates
 from tasks.core.splits import SplitSpec
 from tasks.core.standings import DIFFERENCES, choose_name, rows_of_chosen
@@ -135,7 +135,7 @@ def _found(
 
 def _read(target: Mapping[str, Any]) -> dict[str, Any]:
     """Say whether more answers to a target would help."""
-    return {**target, "says": read_step(target)}
+    return {**target, "says": read_curve(target, "answers")}
 
 
 def _parted(copies: Copies, table: pd.DataFrame, splits: Sequence[SplitSpec]) -> dict[str, Straddling]:
@@ -227,7 +227,7 @@ def _page(
             dot=dot,
             past=history_plot(alike(history)),
             curve=curve_plot(curve["points"]) if (curve := summary["learning_curve"]) else None,
-            curve_says=read_step(curve) if curve and curve["gain"] else "",
+            curve_says=read_curve(curve, "answers") if curve and curve["gain"] else "",
             drift=read_drift(history),
             gains=pairs,
             linear=LINEAR,

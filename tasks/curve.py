@@ -9,8 +9,9 @@ import pandas as pd
 
 from tasks.caching import stage
 from tasks.core import versions
+from tasks.core.answer_scores import less
 from tasks.core.artifacts import Artifacts
-from tasks.core.heads import Grid, head_key
+from tasks.core.heads import Grid, head_key, load_heads
 from tasks.core.metrics import Drawn, TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name
@@ -18,7 +19,7 @@ from tasks.core.stored import Stored, open_stored
 from tasks.core.tables import read_table
 from tasks.core.trials import labelled, parts_of
 from tasks.progress import Progress
-from tasks.references import Curve, Features, Point, Samples, Scores
+from tasks.references import Curve, Features, Gain, Point, Samples, Scores
 
 
 def _identity(inputs: dict[str, Any]) -> object:
@@ -56,13 +57,16 @@ def learning_curve(
     grid, spec = _chosen(scores, grids, splits)
     table = read_table(samples.table)
     if grid.is_network:  # the verdict tells of shares
-        return Curve(experiment=grid.name, split=spec.name, metric=metric, points=[])
+        return Curve(experiment=grid.name, split=spec.name, metric=metric, points=[], gain=None)
     stored = _stored(grid, features[grid.inputs.backbone], labelled(table), artifacts)
     heads = _heads(scores, grid, spec)
-    points = _of_less(study, table, stored, grid, spec, heads, metric) if stored.fits() else []
+    told = Curve(experiment=grid.name, split=spec.name, metric=metric, points=[], gain=None)
+    if not stored.fits():
+        return told
+    points, gain, train = _of_less(study, table, stored, grid, spec, heads, metric, artifacts)
     if points:
-        points.append(_of_all(scores, heads, metric))
-    return Curve(experiment=grid.name, split=spec.name, metric=metric, points=points)
+        points.append(_of_all(scores, train, metric))
+    return told.model_copy(update={"points": points, "gain": gain})
 
 
 def _chosen(scores: Scores, grids: Sequence[Grid], splits: Sequence[SplitSpec]) -> tuple[Grid, SplitSpec]:
@@ -92,8 +96,13 @@ def _of_less(
     spec: SplitSpec,
     heads: Sequence[dict[str, Any]],
     metric: str,
-) -> list[Point]:
-    """Score heads that learn from less than there is, the smallest share first."""
+    artifacts: Artifacts,
+) -> tuple[list[Point], Gain | None, float]:
+    """Score heads that learn from less than there is, the smallest share first.
+
+    Returns:
+        Their points, what those gain that learnt from all of it, and how many samples that is.
+    """
     # Imported here, not above: a run that has nothing to train shall not wait for torch.
     from tasks.core.curve import Known, Lesson, learn, shorter
 
@@ -102,33 +111,37 @@ def _of_less(
     labels = rows.label.map({name: number for number, name in enumerate(names)}).to_numpy()
     known = Known(labels, rows.weight.to_numpy(), groups_of(rows, spec), len(stored.views))
     whole = [
-        Lesson(hypers[head["key"]], ~part.test, part.test, part.seed)
+        Lesson(hypers[head["key"]], ~part.test & (known.weights > 0), part.test, part.seed)
         for part, head in zip(parts_of(rows, [spec]), heads, strict=True)
     ]
     shares = shorter(known, whole)
+    learnt = float(np.mean([lesson.taken.sum() for lesson in whole]))
     if not shares:
-        return []
+        return [], None, learnt
     features, draws = stored.in_memory(), draw_groups(groups_of(table, spec).tolist())
 
-    def score(lesson: Lesson) -> dict[str, Drawn]:
-        said, asked = learn(known, features, lesson, classes=len(names)), lesson.asked
+    def score(lesson: Lesson, said: np.ndarray) -> dict[str, Drawn]:
+        asked = lesson.asked
         return draw_scores(TestPart(places[asked], labels[asked], known.weights[asked], said), draws)
 
-    points = []
+    points: list[Point] = []
+    drawn: list[dict[str, Drawn]] = []
     with Progress(f"{study}: learning curve", len(shares) * len(whole)) as progress:
         for number, (share, lessons) in enumerate(shares.items()):
             drawn = []
             for lesson in lessons:
-                drawn.append(score(lesson))
+                drawn.append(score(lesson, learn(known, features, lesson, classes=len(names))))
                 progress.advance_to(number * len(whole) + len(drawn))
             found = intervals(mean_scores(drawn))[metric]
             train = float(np.mean([lesson.taken.sum() for lesson in lessons]))
             points.append(Point.of(share, train, found.value, found.low, found.high))
-    return points
+    all_said = [load_heads(artifacts.root / head["file"])[head["key"]].log_proba for head in heads]
+    most = [score(lesson, said)[metric] for lesson, said in zip(whole, all_said, strict=True)]
+    gained = less(most, [each[metric] for each in drawn])
+    return points, Gain.of(gained.value, gained.low, gained.high), learnt
 
 
-def _of_all(scores: Scores, heads: Sequence[dict[str, Any]], metric: str) -> Point:
+def _of_all(scores: Scores, train: float, metric: str) -> Point:
     """The score that is known already: of the chosen heads, which learnt from all of their training parts."""
     best, name = choose_name(scores.means), metric.replace(" ", "_")
-    train = float(np.mean([head["train"] for head in heads]))
     return Point.of(1.0, train, *(best[column] for column in (name, f"{name}_low", f"{name}_high")))

@@ -194,6 +194,25 @@ class Point(BaseModel, frozen=True):
         return cls(share=share, train=train, value=told[0], ci95=told[1:])
 
 
+class Gain(BaseModel, frozen=True):
+    """What one step of a learning curve gained: a paired difference, whose 95 % interval draws test samples and seeds.
+
+    Attributes:
+        difference: of the scores, and
+        low, high: its interval; None where it cannot be had.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, difference: float, low: float, high: float) -> Self:
+        """Make one; NaN stands for what cannot be had."""
+        told = [None if math.isnan(each) else each for each in (difference, low, high)]
+        return cls(difference=told[0], low=told[1], high=told[2])
+
+
 class Curve(BaseModel, frozen=True):
     """How the chosen experiment's score grows with the training samples; small enough to be the result itself.
 
@@ -202,12 +221,14 @@ class Curve(BaseModel, frozen=True):
         split: the one that it was chosen on.
         metric: what is scored.
         points: from the smallest share to all; none where no smaller share can be trained on.
+        gain: of the last step; None without points.
     """
 
     experiment: str
     split: str
     metric: str
     points: list[Point]
+    gain: Gain | None
 
     def as_summary(self) -> dict[str, Any] | None:
         """Spell it for `summary.json`; None where there is nothing to tell."""
@@ -269,20 +290,6 @@ class Verdict(BaseModel, frozen=True):
         return self.model_dump(
             exclude={"artifacts": True, "files": True, "left_out": {"__all__": {"shelf", "keys"}}}
         )
-
-
-class Gain(BaseModel, frozen=True):
-    """A difference with its 95 % interval; None where it cannot be had."""
-
-    difference: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, difference: float, low: float, high: float) -> Self:
-        """Make one; NaN stands for what cannot be had."""
-        told = [None if math.isnan(each) else each for each in (difference, low, high)]
-        return cls(difference=told[0], low=told[1], high=told[2])
 
 
 class AnswerCurve(BaseModel, frozen=True):

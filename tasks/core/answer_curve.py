@@ -38,7 +38,7 @@ class Classroom:
     views: int = 1
 
     def lesson(self, target: str, hyper: Hyper, test: np.ndarray, seed: int) -> Lesson:
-        """Take all that is known of a target to learn from, and to test on.
+        """Take all that is known of a target to test on, and what of it has weight to learn from.
 
         Args:
             target: its name.
@@ -47,7 +47,7 @@ class Classroom:
             seed: of the split.
         """
         known = self.answers.known[:, self._number(target)]
-        return Lesson(hyper, ~test & known, test & known, seed)
+        return Lesson(hyper, ~test & known & (self.weights > 0), test & known, seed)
 
     def shorter(self, target: str, lessons: Sequence[Lesson]) -> dict[float, list[Lesson]]:
         """Cut a target's lessons, one for each seed, down to shares; as `tasks.core.curve.shorter`."""

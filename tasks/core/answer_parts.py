@@ -70,6 +70,7 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
         for name, classes in zip(answers.targets, answers.classes, strict=True)
         if len(classes) < 2
     }
+    hopeless = set(left_out)
     for part in answer_parts(table, splits):
         _check_sides(part)
         training = np.flatnonzero(part.training)
@@ -82,7 +83,7 @@ def able_targets(table: pd.DataFrame, splits: Sequence[SplitSpec], least: int) -
                 left_out[name] = reason
     kept = tuple(name for name in answers.targets if name not in left_out)
     if not kept:
-        first = next(iter(left_out))
+        first = next((name for name in answers.targets if name not in hopeless), answers.targets[0])
         more = "label more" if (weights > 0).all() else "label more, weigh more samples above 0"
         raise RequestError(
             f"no target can be learnt (first: {first}: {left_out[first]}); {more}, or lower data.least_known"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.core.advice import NO_MATTER
 from tasks.core.answers import MACRO, MICRO
 from tasks.core.words import points
 
@@ -62,24 +61,6 @@ def read_gains(
     if told and seeds == 1:
         told.append(ONE_SEED)
     return told
-
-
-def read_step(curve: Mapping[str, Any]) -> str:
-    """Say whether the last step of a learning curve gained, and so whether more answers would help.
-
-    Args:
-        curve: "points", the last two of which it is about, and "gain" between them.
-    """
-    gain, (before, last) = curve["gain"], (f"{point['train']:,.0f}" for point in curve["points"][-2:])
-    value, low, high = gain["difference"], gain["low"], gain["high"]
-    if value is None or low is None:
-        return "cannot tell; a seed's test part has one answer alone"
-    step = f"{points(value)} points ({points(low)} to {points(high)}) from {before} to {last} answers"
-    if low > 0:
-        return f"{step}: more answers should still help"
-    if max(-low, high) < NO_MATTER:
-        return f"{step}: more answers should hardly help"
-    return f"{step}: {'more answers did not help' if high < 0 else 'cannot tell whether more would help'}"
 
 
 def read_widths(widths: Sequence[Mapping[str, Any]]) -> str:

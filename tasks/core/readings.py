@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
+from tasks.core.advice import NO_MATTER
 from tasks.core.history import alike
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.words import points
@@ -12,27 +13,23 @@ SHOWN = 120
 """So many letters at most name the targets of another run."""
 
 
-def read_curve(curve: Mapping[str, Any]) -> str:
-    """Say whether more labels would help: whether the last step gained more than the interval explains.
+def read_curve(curve: Mapping[str, Any], of: str = "labels") -> str:
+    """Say whether the last step of a learning curve gained, and so whether more labels would help.
 
     Args:
-        curve: as `summary.json` holds it, with two points at least.
+        curve: "points", the last two of which it is about, and "gain" between them, as `summary.json` holds them.
+        of: what there may be more of.
     """
-    before, last = curve["points"][-2:]
-    if None in (before["value"], last["value"], *last["ci95"]):
-        return ""
-    better = -1 if curve["metric"] in LOWER_IS_BETTER else 1
-    gain = better * (last["value"] - before["value"])
-    within = better * last["value"] - min(better * end for end in last["ci95"])
-    step = f"From {before['train']:,.0f} to {last['train']:,.0f} training samples it"
-    moved = _moved(gain, curve["metric"])
-    if gain > within:
-        return f"{step} gained {moved[1:]}, more than the interval allows for: more labels would likely help."
-    if gain > 0:
-        return (
-            f"{step} gained {moved[1:]}, no more than the interval allows for: more labels may help little."
-        )
-    return f"{step} gained nothing ({moved}): more labels alike would hardly help."
+    gain, (before, last) = curve["gain"], (f"{point['train']:,.0f}" for point in curve["points"][-2:])
+    value, low, high = gain["difference"], gain["low"], gain["high"]
+    if value is None or low is None:
+        return f"whether more {of} would help cannot be told: a test part lacks a class"
+    step = f"{points(value)} points ({points(low)} to {points(high)}) from {before} to {last} {of}"
+    if low > 0:
+        return f"{step}: more should still help"
+    if max(-low, high) < NO_MATTER:
+        return f"{step}: more should hardly help"
+    return f"{step}: {'more did not help' if high < 0 else 'cannot tell whether more would help'}"
 
 
 def read_drift(rows: Sequence[Mapping[str, Any]]) -> str:

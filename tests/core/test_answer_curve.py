@@ -41,6 +41,14 @@ def values(scores: dict) -> dict[tuple[str, str], float]:
     return {(target, metric): drawn.value for target, of in scores.items() for metric, drawn in of.items()}
 
 
+def test_what_weighs_nothing_teaches_nothing_and_is_tested(classroom):
+    weights = np.where(np.arange(N) % 3 == 0, 0.0, classroom.weights)
+    lesson = replace(classroom, weights=weights).lesson("car", Softmax(0.1), test_of(0), 0)
+    known = classroom.answers.known[:, 0]
+    assert (lesson.taken == (known & ~test_of(0) & (weights > 0))).all()
+    assert (lesson.asked == (known & test_of(0))).all()
+
+
 def test_lessons_take_and_ask_what_is_known_alone(classroom):
     for number, target in enumerate(classroom.answers.targets):
         known = classroom.answers.known[:, number]

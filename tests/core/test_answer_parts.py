@@ -66,6 +66,11 @@ def test_samples_of_no_weight_count_for_nothing() -> None:
     assert str(told.value).endswith("; label more, weigh more samples above 0, or lower data.least_known")
 
 
+def test_the_reason_that_is_told_is_one_that_can_be_mended() -> None:
+    with pytest.raises(RequestError, match=r"\(first: common: .*data\.least_known asks for 500"):
+        able_targets(table_of(lone=["1"] * 120, common=COMMON), [SPEC], 500)
+
+
 def test_weights_are_not_named_where_all_are_above_zero() -> None:
     with pytest.raises(RequestError, match=r"has 1 samples of answer 1, and .*; label more, or lower data"):
         able_targets(table_of(rare=["1"] * 6 + ["0"] * 114), [SplitSpec("random", 0.25, (0,))], 2)

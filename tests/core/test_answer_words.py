@@ -1,6 +1,6 @@
 """What joint training changes, in words."""
 
-from tasks.core.answer_words import read_gain, read_gains, read_step, read_widths
+from tasks.core.answer_words import read_gain, read_gains, read_widths
 from tasks.core.answers import MACRO, MICRO
 
 
@@ -16,33 +16,6 @@ def test_it_helps_it_hurts_or_one_cannot_tell() -> None:
     assert read_gain(gain("car", 0.004, -0.01, 0.02)) == "car: cannot tell (+0.4 points, -1.0 to +2.0)"
     assert read_gain(gain("car", -0.0002, -0.01, 0.01)).startswith("car: cannot tell (+0.0 points")
     assert read_gain(gain("car", None, None, None)).startswith("car: cannot tell; ")
-
-
-def test_the_last_step_of_a_learning_curve_helped_or_hardly_or_one_cannot_tell() -> None:
-    points = [{"train": 500.0}, {"train": 1000.0}, {"train": 2000.4}]
-    for low, high, says in (
-        (
-            0.001,
-            0.03,
-            "+1.0 points (+0.1 to +3.0) from 1,000 to 2,000 answers: more answers should still help",
-        ),
-        (
-            -0.01,
-            0.0149,
-            "+1.0 points (-1.0 to +1.5) from 1,000 to 2,000 answers: more answers should hardly help",
-        ),
-        (
-            -0.01,
-            0.016,
-            "+1.0 points (-1.0 to +1.6) from 1,000 to 2,000 answers: cannot tell whether more would help",
-        ),
-    ):
-        step = {"points": points, "gain": {"difference": 0.01, "low": low, "high": high}}
-        assert read_step(step) == says
-    worse = {"points": points, "gain": {"difference": -0.02, "low": -0.03, "high": -0.01}}
-    assert read_step(worse).endswith("(-3.0 to -1.0) from 1,000 to 2,000 answers: more answers did not help")
-    nothing = {"points": points, "gain": dict.fromkeys(("difference", "low", "high"))}
-    assert read_step(nothing).startswith("cannot tell; ")
 
 
 def test_what_the_others_add_to_the_target_with_the_fewest_answers_is_told() -> None:

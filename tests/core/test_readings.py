@@ -17,36 +17,36 @@ NOW = {
 BEFORE = NOW | {"ended": "2026-03-01T23:59:59+00:00"}
 
 
-def curve(before: float | None, last: float, low: float, high: float, metric: str = "accuracy") -> dict:
-    ends = [None, None] if before is None else [before - 0.02, before + 0.02]
-    return {
-        "metric": metric,
-        "points": [
-            {"share": 0.5, "train": 1234.0, "value": before, "ci95": ends},
-            {"share": 1.0, "train": 2468.0, "value": last, "ci95": [low, high]},
-        ],
-    }
+def step(difference: float | None, low: float | None, high: float | None) -> dict:
+    points = [{"train": 500.0}, {"train": 1000.0}, {"train": 2000.4}]
+    return {"points": points, "gain": {"difference": difference, "low": low, "high": high}}
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("gain", "told"),
     [
-        (curve(0.70, 0.75, 0.72, 0.78), "gained 5.0 points, more than the interval allows for"),
-        (curve(0.73, 0.75, 0.72, 0.78), "gained 2.0 points, no more than the interval allows for"),
-        (curve(0.76, 0.75, 0.72, 0.78), "gained nothing (-1.0 points)"),
-        (curve(0.75, 0.75, 0.72, 0.78), "gained nothing (+0.0 points)"),
-        (curve(0.50, 0.40, 0.35, 0.45, "log loss"), "gained 0.100, more than"),
-        (curve(0.42, 0.40, 0.35, 0.45, "log loss"), "gained 0.020, no more than"),
+        (
+            (0.01, 0.001, 0.03),
+            "+1.0 points (+0.1 to +3.0) from 1,000 to 2,000 labels: more should still help",
+        ),
+        (
+            (0.01, -0.01, 0.0149),
+            "+1.0 points (-1.0 to +1.5) from 1,000 to 2,000 labels: more should hardly help",
+        ),
+        (
+            (0.01, -0.01, 0.016),
+            "+1.0 points (-1.0 to +1.6) from 1,000 to 2,000 labels: cannot tell whether more would help",
+        ),
+        ((-0.02, -0.03, -0.01), "-2.0 points (-3.0 to -1.0) from 1,000 to 2,000 labels: more did not help"),
     ],
 )
-def test_the_last_step_is_held_against_the_interval(given, told):
-    said = read_curve(given)
-    assert said.startswith("From 1,234 to 2,468 training samples it ")
-    assert told in said
+def test_the_last_step_of_a_learning_curve_helped_or_hardly_or_one_cannot_tell(gain, told):
+    assert read_curve(step(*gain)) == told
+    assert read_curve(step(*gain), "answers") == told.replace("labels", "answers")
 
 
-def test_of_what_is_not_known_nothing_is_said():
-    assert read_curve(curve(None, 0.75, 0.7, 0.8)) == ""
+def test_of_what_is_not_known_nothing_is_told():
+    assert "cannot be told" in read_curve(step(None, None, None))
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ CALIBRATION = {
         {"low": 0.8, "high": 1.0, "confidence": 0.875, "accuracy": 1.0, "share": 0.75},
     ],
 }
+GAIN = {"difference": 0.01, "low": -0.005, "high": 0.025}
 CURVE = [
     {"share": share, "train": 1000 * share, "value": value, "ci95": [value - 0.02, value + 0.02]}
     for share, value in ((0.25, 0.7), (0.5, 0.75), (1.0, 0.76))
@@ -260,7 +261,13 @@ def page(name: str = "plain", **changes: object) -> str:
         "classes": [
             {"class": name, "test": 12.5, "precision": UNKNOWN} | dict.fromkeys(CLASS_METRICS[1:], middling),
         ],
-        "learning_curve": {"experiment": name, "split": name, "metric": "accuracy", "points": CURVE},
+        "learning_curve": {
+            "experiment": name,
+            "split": name,
+            "metric": "accuracy",
+            "points": CURVE,
+            "gain": GAIN,
+        },
         "label_errors": {
             "count": 30,
             "looked_at": 1200,
@@ -377,7 +384,7 @@ def test_the_page_shows_scores_counts_and_chances():
         "6.2 % of the test samples (2.5) have a near copy in the training part",
         "0.975 · tested plain/plain · trained on plain",
         "+10.0 points since the last run (2026-01-02 03:04 UTC), outside that run's interval",
-        "From 500 to 1,000 training samples it gained 1.0 points, no more than the interval allows for",
+        "+1.0 points (-0.5 to +2.5) from 500 to 1,000 labels: cannot tell whether more would help",
         "plain 12.5 – 50.0 25.0 to 75.0 50.0 25.0 to 75.0 50.0 25.0 to 75.0",  # the class
         "plain (37.5 %) or plain (31.2 %) labelled plain · plain/plain",
         "30 of 1,200 labels (2.5 %) are suspected",

@@ -75,6 +75,9 @@ def test_points_are_what_heads_trained_by_hand_on_the_shares_score(curve, return
     assert (told["experiment"], told["split"], told["metric"]) == ("early", "random", "weighted accuracy")
     assert [point["share"] for point in told["points"]] == [0.125, 0.25, 0.5, 1.0]
     assert [point["train"] for point in told["points"]] == [4, 6, 10, 18]
+    half, whole = (point["value"] for point in told["points"][-2:])
+    assert told["gain"]["difference"] == pytest.approx(whole - half)
+    assert told["gain"]["low"] <= told["gain"]["difference"] <= told["gain"]["high"]
     here = Artifacts(tmp_path / "artifacts")
     for number, point in enumerate(reversed(told["points"][:-1])):
         found = by_hand(study, here, number)

@@ -394,6 +394,23 @@ def test_an_unknown_network_names_the_near_one(full):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("splits.0.seeds=2", "splits.0.seeds: Input should be a list"),
+        ("name=" + "x" * 101, "name: String should have at most 100 characters"),
+        ("experiments.0.strengths=[nan]", "Input should be a finite number"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_file(full, change, told):
+    assert told in refusal(full, change)
+
+
+def test_a_target_cannot_be_the_group(full):
+    message = refusal(full, 'data.targets=["car", "day"]', "splits.0.group=day", "data.target=class")
+    assert "group 'day' is also a target, and all samples with one answer would stay together" in message
+
+
 def test_an_experiment_must_use_a_backbone_of_the_study(full):
     message = refusal(full, "experiments.0.backbone=big")
     assert message == f"{full}: experiment 'last layer': backbone 'big' is none of small"
