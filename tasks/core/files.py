@@ -55,6 +55,23 @@ def replacing(path: Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let no other process into such a block on the same folder, where folders can be locked.
+
+    Args:
+        folder: is made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a share may have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def no_space(path: Path, error: OSError) -> str:
     """Say on one line what a full disk means and what to do."""
     return (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.core.files import one_at_a_time
 from tasks.core.tables import read_table, write_table
 
 COLUMNS = (
@@ -42,14 +43,15 @@ def append_run(place: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         StoreError: if there is no space left.
     """
-    try:
-        rows = read_history(place)
-    except (OSError, ValueError):
-        with suppress(OSError):
-            place.replace(place.with_name(place.name + BAD))
-        rows = []
-    rows.append({name: row[name] for name in COLUMNS})
-    write_table(place, pd.DataFrame(rows, columns=COLUMNS))
+    with one_at_a_time(place.parent):  # two runs of a study may end at once
+        try:
+            rows = read_history(place)
+        except (OSError, ValueError):
+            with suppress(OSError):
+                place.replace(place.with_name(place.name + BAD))
+            rows = []
+        rows.append({name: row[name] for name in COLUMNS})
+        write_table(place, pd.DataFrame(rows, columns=COLUMNS))
     return rows
 
 

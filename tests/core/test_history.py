@@ -1,5 +1,7 @@
 """The history of a study: one row a run, and no file of that name, whatever is in it, stops a run."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,6 +33,16 @@ def test_each_run_adds_a_row_and_all_are_read_back(tmp_path):
     assert read_history(place) == rows
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
     assert place.read_text().splitlines()[0] == ",".join(f'"{name}"' for name in COLUMNS)
+
+
+def test_runs_that_end_at_once_all_have_their_row(tmp_path):
+    def add(number: int) -> None:
+        append_run(tmp_path / "of" / "history.csv", ROW | {"run": str(number)})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    kept = {row["run"] for row in read_history(tmp_path / "of" / "history.csv")}
+    assert kept == {str(number) for number in range(40)}
 
 
 def test_a_score_that_is_not_known_is_read_back_as_such(tmp_path):
