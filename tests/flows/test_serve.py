@@ -21,11 +21,13 @@ from flows.study import Study
 ui, launch, server = launched.ui, launched.launch, launched.no_harness
 
 SERVE = """
+import signal
 import sys
 import flows.watch
 from flows.__main__ import main
 
 flows.watch.REST = 0.5
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 sys.exit(main(sys.argv[1:]))
 """
 """`headstart`, in which files come to rest sooner."""
