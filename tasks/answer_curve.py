@@ -10,14 +10,15 @@ import pandas as pd
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_parts import answer_parts
-from tasks.core.answer_scores import HEADLINE, less, mean_of
+from tasks.core.answer_scores import HEADLINE, less, with_mean
 from tasks.core.answers import MACRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid, head_key, load_heads
 from tasks.core.metrics import Drawn, draw_groups, intervals, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
-from tasks.core.standings import choose_name
+from tasks.core.standings import find_chosen, rows_of_chosen
 from tasks.core.stored import Stored, open_stored
+from tasks.core.summary import with_ends
 from tasks.core.tables import read_table
 from tasks.core.targets import answered, answers_of
 from tasks.core.trials import Part
@@ -28,20 +29,22 @@ if TYPE_CHECKING:
     from tasks.core.answer_curve import Classroom
     from tasks.core.curve import Lesson
 
-Row = Mapping[str, Any]
-Drawns = dict[str, dict[str, Drawn]]
-"""Target -> metric -> score and draws."""
+Lessons = dict[str, list["Lesson"]]
+"""Target -> its lesson for each seed."""
 
 
 def _identity(inputs: dict[str, Any]) -> object:
     scores: AnswerScores = inputs["scores"]
-    grid, spec = _chosen(scores, inputs["grids"], inputs["splits"])
+    best, grid, spec = find_chosen(scores.macro(), inputs["grids"], inputs["splits"])
     return [
         [versions.CURVE, versions.SCORER, versions.ANSWERS, versions.TRAINER],
         inputs["samples"].identity,
         [grid.name, grid.inputs.identity(grid.inputs.sets(inputs["features"][grid.inputs.backbone].sets))],
         asdict(spec),
-        [[row["target"], row["seed"], row["key"], row["file"]] for row in _heads(scores, grid, spec)],
+        [
+            [row["target"], row["seed"], row["key"], row["file"]]
+            for row in rows_of_chosen(scores.splits, best)
+        ],
     ]
 
 
@@ -61,7 +64,7 @@ def answer_curve(
     targets share a network or layers are trained, where every share is too small, or where the features do not fit
     in memory.
     """
-    grid, spec = _chosen(scores, grids, splits)
+    best, grid, spec = find_chosen(scores.macro(), grids, splits)
     told = AnswerCurve(experiment=grid.name, split=spec.name, metric=HEADLINE, points={}, gains={})
     if grid.is_network or grid.is_joint:
         return told
@@ -70,36 +73,21 @@ def answer_curve(
     stored = open_stored(sets, len(grid.inputs.taps), known.digest.tolist(), artifacts)
     if not stored.fits():
         return told
-    heads = _heads(scores, grid, spec)
+    heads = rows_of_chosen(scores.splits, best)
     classroom = _classroom(table, known, stored, spec, list(dict.fromkeys(row["target"] for row in heads)))
     parts = list(answer_parts(known, [spec]))
-    lessons = _lessons(classroom, parts, grid, heads)
-    points, halves = _of_less(study, classroom, parts, lessons)
-    whole = _of_all(scores, grid, spec, _learnt_from(classroom, parts))
-    known_scores = _scored(classroom, parts, heads, lessons, artifacts)
+    whole = _lessons(classroom, parts, grid, heads)
+    points, halves = _of_less(study, classroom, parts, whole)
+    train = _taken(whole)
+    for row in scores.means:
+        mine = (row["experiment"], row["split"]) == (grid.name, spec.name)
+        if mine and row["target"] in points:
+            name = row["target"]
+            points[name].append(Point(share=1.0, train=train[name], **with_ends(row, HEADLINE)))
+    known_scores = _scored(classroom, parts, heads, whole, artifacts)
     gains = {name: less(known_scores[name], half) for name, half in halves.items()}
-    return told.model_copy(
-        update={
-            "points": {name: [*each, whole[name]] for name, each in points.items()},
-            "gains": {name: Gain.of(each.value, each.low, each.high) for name, each in gains.items()},
-        }
-    )
-
-
-def _chosen(
-    scores: AnswerScores, grids: Sequence[Grid], splits: Sequence[SplitSpec]
-) -> tuple[Grid, SplitSpec]:
-    """Find the experiment that the inner folds chose, and the split on which they did."""
-    best = choose_name([row for row in scores.means if row["target"] == MACRO])
-    [grid] = [each for each in grids if each.name == best["experiment"]]
-    [spec] = [each for each in splits if each.name == best["split"]]
-    return grid, spec
-
-
-def _heads(scores: AnswerScores, grid: Grid, spec: SplitSpec) -> list[Row]:
-    """Tell of the heads that were chosen for the targets and seeds of a split, seed by seed."""
-    named = (row for row in scores.splits if (row["experiment"], row["split"]) == (grid.name, spec.name))
-    return [row for row in named if row["chosen"]]
+    spelled = {name: Gain.of(each.value, each.low, each.high) for name, each in gains.items()}
+    return told.model_copy(update={"points": points, "gains": spelled})
 
 
 def _classroom(
@@ -120,99 +108,70 @@ def _classroom(
 
 
 def _lessons(
-    classroom: "Classroom", parts: Sequence[Part], grid: Grid, heads: Sequence[Row]
-) -> "dict[str, dict[float, list[Lesson]]]":
-    """Target -> share -> its lesson for each seed; the smallest share first."""
+    classroom: "Classroom", parts: Sequence[Part], grid: Grid, heads: Sequence[Mapping[str, Any]]
+) -> "Lessons":
+    """Target -> its lesson for each seed, of all that is known."""
     hypers = {head_key(hyper): hyper for hyper in grid.hypers}
     key = {(row["target"], row["seed"]): row["key"] for row in heads}
     return {
-        target: classroom.shorter(
-            target,
-            [
-                classroom.lesson(target, hypers[key[target, part.seed]], part.test, part.seed)
-                for part in parts
-            ],
-        )
+        target: [
+            classroom.lesson(target, hypers[key[target, part.seed]], part.test, part.seed) for part in parts
+        ]
         for target in classroom.answers.targets
     }
 
 
+def _taken(lessons: "Lessons") -> dict[str, float]:
+    """How many answers to each target are learnt from, the mean over the seeds; and the mean over targets."""
+    train = {name: float(np.mean([each.taken.sum() for each in of])) for name, of in lessons.items()}
+    return train | {MACRO: float(np.mean(list(train.values())))}
+
+
 def _of_less(
-    study: str,
-    classroom: "Classroom",
-    parts: Sequence[Part],
-    lessons: "Mapping[str, Mapping[float, Sequence[Lesson]]]",
+    study: str, classroom: "Classroom", parts: Sequence[Part], whole: "Lessons"
 ) -> tuple[dict[str, list[Point]], dict[str, list[Drawn]]]:
     """Score heads that learn from less than there is; for each target and, where all have a share, for their mean.
 
     Returns:
         Name -> its points, and its score on the largest share for each seed.
     """
-    shares = sorted({share for each in lessons.values() for share in each})
-    points: dict[str, list[Point]] = {name: [] for name in (*lessons, MACRO)}
+    cut = {target: classroom.shorter(target, lessons) for target, lessons in whole.items()}
+    shares = sorted({share for each in cut.values() for share in each})
+    points: dict[str, list[Point]] = {}
     largest: dict[str, list[Drawn]] = {}
     with Progress(f"{study}: learning curve", len(shares)) as progress:
         for number, share in enumerate(shares):
-            some = {name: each[share] for name, each in lessons.items() if share in each}
+            some = {target: each[share] for target, each in cut.items() if share in each}
             seeds = [
-                classroom.score(dict(zip(some, alike, strict=True)), part.training)
+                with_mean(classroom.score(dict(zip(some, alike, strict=True)), part.training))
                 for part, *alike in zip(parts, *some.values(), strict=True)
             ]
-            train = {name: float(np.mean([each.taken.sum() for each in of])) for name, of in some.items()}
-            if len(some) == len(lessons):
-                seeds = [seed | {MACRO: mean_of(list(seed.values()))} for seed in seeds]
-                train[MACRO] = float(np.mean(list(train.values())))
-            for name in train:
-                points[name].append(_point(share, train[name], [seed[name] for seed in seeds]))
-                largest[name] = [seed[name][HEADLINE] for seed in seeds]
+            for name, train in _taken(some).items():
+                if name != MACRO or len(some) == len(cut):
+                    points.setdefault(name, []).append(_point(share, train, [seed[name] for seed in seeds]))
+                    largest[name] = [seed[name][HEADLINE] for seed in seeds]
             progress.advance_to(number + 1)
-    return {name: each for name, each in points.items() if each}, largest
+    return points, largest
 
 
 def _scored(
     classroom: "Classroom",
     parts: Sequence[Part],
-    heads: Sequence[Row],
-    lessons: "Mapping[str, Mapping[float, Sequence[Lesson]]]",
+    heads: Sequence[Mapping[str, Any]],
+    whole: "Lessons",
     artifacts: Artifacts,
 ) -> dict[str, list[Drawn]]:
     """Score, for each seed, what the chosen heads said, which learnt from all that is known."""
-    told: dict[str, list[Drawn]] = {}
-    for part in parts:
-        scored: dict[str, dict[str, Drawn]] = {}
-        for row in (row for row in heads if row["seed"] == part.seed):
-            alike = [
-                lesson for of in lessons[row["target"]].values() for lesson in of if lesson.seed == part.seed
-            ]
-            if alike:  # they ask about the same samples
-                said = load_heads(artifacts.root / row["file"])[row["key"]].log_proba
-                scored[row["target"]] = classroom.scored(row["target"], alike[0], said)
-        for name, found in (scored | {MACRO: mean_of(list(scored.values()))} if scored else {}).items():
-            told.setdefault(name, []).append(found[HEADLINE])
-    return told
+    seeds: list[dict[str, dict[str, Drawn]]] = [{} for _ in parts]
+    place = {part.seed: number for number, part in enumerate(parts)}
+    for row in heads:
+        number, target = place[row["seed"]], row["target"]
+        said = load_heads(artifacts.root / row["file"])[row["key"]].log_proba
+        seeds[number][target] = classroom.scored(target, whole[target][number], said)
+    means = [with_mean(seed) for seed in seeds]
+    return {name: [seed[name][HEADLINE] for seed in means] for name in means[0]}
 
 
 def _point(share: float, train: float, seeds: Sequence[dict[str, Drawn]]) -> Point:
     found = intervals(mean_scores(seeds))[HEADLINE]
     return Point.of(share, train, found.value, found.low, found.high)
-
-
-def _learnt_from(classroom: "Classroom", parts: Sequence[Part]) -> dict[str, float]:
-    """How many answers to each target are learnt from, the mean over the seeds; and the mean over targets."""
-    weighs = classroom.answers.known & (classroom.weights > 0)[:, None]
-    counts = np.mean([weighs[part.training].sum(axis=0) for part in parts], axis=0).tolist()
-    return {**dict(zip(classroom.answers.targets, counts, strict=True)), MACRO: float(np.mean(counts))}
-
-
-def _of_all(
-    scores: AnswerScores, grid: Grid, spec: SplitSpec, train: Mapping[str, float]
-) -> dict[str, Point]:
-    """The scores that are known already: of the chosen heads, which learnt from all that is known."""
-    name = HEADLINE.replace(" ", "_")
-    return {
-        row["target"]: Point.of(
-            1.0, train[row["target"]], *(row[column] for column in (name, f"{name}_low", f"{name}_high"))
-        )
-        for row in scores.means
-        if (row["experiment"], row["split"]) == (grid.name, spec.name) and row["target"] in train
-    }

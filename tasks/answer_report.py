@@ -13,7 +13,7 @@ from tasks.core.answer_parts import answer_parts
 from tasks.core.answer_pictures import Looks, label_errors, looks_of
 from tasks.core.answer_scores import ANSWER_METRICS
 from tasks.core.answer_words import LINEAR, of_targets, read_gains, read_widths
-from tasks.core.answers import MACRO, MICRO
+from tasks.core.answers import MICRO
 from tasks.core.artifacts import Artifacts
 from tasks.core.charts import curve_plot, dot, history_plot, strip_axis
 from tasks.core.copies import NearCopy, Straddling, across
@@ -59,7 +59,7 @@ def write_answer_report(
     place, table, album = artifacts.study(study), read_table(samples.table), Album()
     parted = _parted(copies, table, splits)
     _write_scores(place, scores)
-    best = choose_name(_macro(scores))
+    best = choose_name(scores.macro())
     rows = rows_of_chosen(scores.splits, best)
     files = heads_told(rows, artifacts.root)
     looks = looks_of(_by_target(rows, files), table, album)
@@ -124,7 +124,7 @@ def _found(
             "targets": [_of_target(row) for row in _rows(scores.means, best)],
         },
         "verdict": None,
-        "scores": [_score(row, best, scores, story["headline"]) for row in _macro(scores)],
+        "scores": [_score(row, best, scores, story["headline"]) for row in scores.macro()],
         "targets": targets.model_dump()
         | {name: sum(each[name] for each in targets.counts) for name in ("known", "unknown")},
         "joint": [_spelled(row) for row in scores.gains],
@@ -161,11 +161,6 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
         metric: with_ends(row, metric) | {"sd": number(row.get(f"{metric.replace(' ', '_')}_sd"))}
         for metric in ANSWER_METRICS
     }
-
-
-def _macro(scores: AnswerScores) -> list[dict[str, Any]]:
-    """The means over targets, a row for each experiment and split."""
-    return [row for row in scores.means if row["target"] == MACRO]
 
 
 def _of_target(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def score_answers(
         for heads in competing.values():
             result.splits.extend(heads.rows())
             result.means.extend(heads.means())
-        best = choose_name([row for row in result.means if row["target"] == MACRO])["experiment"]
+        best = choose_name(result.macro())["experiment"]
         for name, heads in competing.items():
             if name != best:
                 told = {"split": spec.name, "first": name, "second": best}

@@ -1,6 +1,6 @@
 """Would more labels help? The chosen head on nested shares of its training part; nothing is chosen by it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +14,9 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid, head_key, load_heads
 from tasks.core.metrics import Drawn, TestPart, draw_groups, draw_scores, intervals, mean_scores
 from tasks.core.splits import SplitSpec, groups_of
-from tasks.core.standings import choose_name
+from tasks.core.standings import find_chosen, rows_of_chosen
 from tasks.core.stored import Stored, open_stored
+from tasks.core.summary import with_ends
 from tasks.core.tables import read_table
 from tasks.core.trials import labelled, parts_of
 from tasks.progress import Progress
@@ -24,7 +25,7 @@ from tasks.references import Curve, Features, Gain, Point, Samples, Scores
 
 def _identity(inputs: dict[str, Any]) -> object:
     scores: Scores = inputs["scores"]
-    grid, spec = _chosen(scores, inputs["grids"], inputs["splits"])
+    best, grid, spec = find_chosen(scores.means, inputs["grids"], inputs["splits"])
     sets = grid.inputs.sets(inputs["features"][grid.inputs.backbone].sets)
     return [
         versions.CURVE,
@@ -33,7 +34,7 @@ def _identity(inputs: dict[str, Any]) -> object:
         grid.name,
         grid.inputs.identity(sets),
         asdict(spec),
-        [[row["seed"], row["key"], row["file"]] for row in _heads(scores, grid, spec)],
+        [[row["seed"], row["key"], row["file"]] for row in rows_of_chosen(scores.splits, best)],
         inputs["metric"],
     ]
 
@@ -54,33 +55,19 @@ def learning_curve(
     Only on the split by which it was chosen. A share that is too small for one of its seeds is left out; the
     curve has no points at all where every share is, or where the features do not fit in memory.
     """
-    grid, spec = _chosen(scores, grids, splits)
-    table = read_table(samples.table)
-    if grid.is_network:  # the verdict tells of shares
-        return Curve(experiment=grid.name, split=spec.name, metric=metric, points=[], gain=None)
-    stored = _stored(grid, features[grid.inputs.backbone], labelled(table), artifacts)
-    heads = _heads(scores, grid, spec)
+    best, grid, spec = find_chosen(scores.means, grids, splits)
     told = Curve(experiment=grid.name, split=spec.name, metric=metric, points=[], gain=None)
+    if grid.is_network:  # the verdict tells of shares
+        return told
+    table = read_table(samples.table)
+    stored = _stored(grid, features[grid.inputs.backbone], labelled(table), artifacts)
     if not stored.fits():
         return told
+    heads = rows_of_chosen(scores.splits, best)
     points, gain, train = _of_less(study, table, stored, grid, spec, heads, metric, artifacts)
     if points:
-        points.append(_of_all(scores, train, metric))
+        points.append(_of_all(best, train, metric))
     return told.model_copy(update={"points": points, "gain": gain})
-
-
-def _chosen(scores: Scores, grids: Sequence[Grid], splits: Sequence[SplitSpec]) -> tuple[Grid, SplitSpec]:
-    """Find the experiment that the inner folds chose, and the split on which they did."""
-    best = choose_name(scores.means)
-    [grid] = [each for each in grids if each.name == best["experiment"]]
-    [spec] = [each for each in splits if each.name == best["split"]]
-    return grid, spec
-
-
-def _heads(scores: Scores, grid: Grid, spec: SplitSpec) -> list[dict[str, Any]]:
-    """Tell of the heads that were chosen for the seeds of a split, in the order of the seeds."""
-    named = (row for row in scores.splits if (row["experiment"], row["split"]) == (grid.name, spec.name))
-    return [row for row in named if row["chosen"]]
 
 
 def _stored(grid: Grid, features: Features, known: pd.DataFrame, artifacts: Artifacts) -> Stored:
@@ -94,7 +81,7 @@ def _of_less(
     stored: Stored,
     grid: Grid,
     spec: SplitSpec,
-    heads: Sequence[dict[str, Any]],
+    heads: Sequence[Mapping[str, Any]],
     metric: str,
     artifacts: Artifacts,
 ) -> tuple[list[Point], Gain | None, float]:
@@ -141,7 +128,6 @@ def _of_less(
     return points, Gain.of(gained.value, gained.low, gained.high), learnt
 
 
-def _of_all(scores: Scores, train: float, metric: str) -> Point:
+def _of_all(best: Mapping[str, Any], train: float, metric: str) -> Point:
     """The score that is known already: of the chosen heads, which learnt from all of their training parts."""
-    best, name = choose_name(scores.means), metric.replace(" ", "_")
-    return Point.of(1.0, train, *(best[column] for column in (name, f"{name}_low", f"{name}_high")))
+    return Point(share=1.0, train=train, **with_ends(best, metric))

@@ -4,7 +4,6 @@ A reference is checked whenever it is read back. One whose files are gone or dam
 which Prefect takes for a miss, so the stage that made it runs again and mends what is lost.
 """
 
-import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.cells import Filled
 from tasks.core.heads import held, whole
 from tasks.core.store import VIEW, holdings, mark_used
+from tasks.core.summary import number
 from tasks.core.trials import Part
 
 
@@ -190,8 +190,7 @@ class Point(BaseModel, frozen=True):
     @classmethod
     def of(cls, share: float, train: float, value: float | None, *ends: float | None) -> Self:
         """Make a point; NaN stands for what cannot be had."""
-        told = [None if each is None or math.isnan(each) else each for each in (value, *ends)]
-        return cls(share=share, train=train, value=told[0], ci95=told[1:])
+        return cls(share=share, train=train, value=number(value), ci95=[number(end) for end in ends])
 
 
 class Gain(BaseModel, frozen=True):
@@ -209,8 +208,7 @@ class Gain(BaseModel, frozen=True):
     @classmethod
     def of(cls, difference: float, low: float, high: float) -> Self:
         """Make one; NaN stands for what cannot be had."""
-        told = [None if math.isnan(each) else each for each in (difference, low, high)]
-        return cls(difference=told[0], low=told[1], high=told[2])
+        return cls(difference=number(difference), low=number(low), high=number(high))
 
 
 class Curve(BaseModel, frozen=True):
@@ -373,3 +371,7 @@ class AnswerScores(BaseModel, frozen=True):
     differences: list[dict[str, Any]]
     gains: list[dict[str, Any]]
     widths: list[dict[str, Any]]
+
+    def macro(self) -> list[dict[str, Any]]:
+        """The rows of `means` that are over all targets."""
+        return [row for row in self.means if row["target"] == MACRO]

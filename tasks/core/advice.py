@@ -65,28 +65,28 @@ def _nothing_chosen(found: Measured, share: float) -> str:
 
 
 def _scores(found: Measured, best: str, share: float) -> Iterator[str]:
-    """What the chosen depth gives, and beside it the best head and the best from scratch."""
-    others, beside = (
-        [],
-        {
-            name: depth
-            for kind, name in ((HEAD, "everything frozen"), (SCRATCH, "from scratch"))
-            if (depth := found.chosen(share, [depth for depth in found.depths if depth.kind == kind]))
-            is not None
-            and found.depth(best).kind != kind
-        },
-    )
-    seeds = sorted(found.of(best, share))
-    for name, depth in beside.items():
-        shared = [seed for seed in seeds if seed in found.of(depth, share)]
-        if name == "everything frozen":  # the two are then told apart on the splits that both have
-            seeds = shared
-        score = _score(found, row_of(found, depth, share, shared)["value"])
-        few = f" (on {_splits(len(shared))})" if len(shared) < len(seeds) else ""
-        others.append(f"{name}{_own_name(found.depth(depth))} {score}{few}")
+    """What the chosen depth gives, and beside it the best head and the best from scratch.
+
+    The first two are told of the splits that both have, as their difference is.
+    """
+    frozen, scratch = (_beside(found, best, share, kind) for kind in (HEAD, SCRATCH))
+    seeds = sorted(found.of(best, share).keys() & found.of(frozen or best, share).keys())
     row = row_of(found, best, share, seeds)
-    told = f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, row)}"
-    yield f"{'; '.join([told, *others])}."
+    told = [f"{_advised(found.depth(best))}: {_score(found, row['value'])}{_within(found, row)}"]
+    for name, depth in (("everything frozen", frozen), ("from scratch", scratch)):
+        if depth is not None:
+            shared = [seed for seed in seeds if seed in found.of(depth, share)]
+            score = _score(found, row_of(found, depth, share, shared)["value"])
+            few = f" (on {_splits(len(shared))})" if len(shared) < len(seeds) else ""
+            told.append(f"{name}{_own_name(found.depth(depth))} {score}{few}")
+    yield f"{'; '.join(told)}."
+
+
+def _beside(found: Measured, best: str, share: float, kind: str) -> str | None:
+    """Name the best depth of a kind, unless the best of all is one of them."""
+    if found.depth(best).kind == kind:
+        return None
+    return found.chosen(share, [depth for depth in found.depths if depth.kind == kind])
 
 
 def _left_out(found: Measured, share: float) -> Iterator[str]:
@@ -96,10 +96,8 @@ def _left_out(found: Measured, share: float) -> Iterator[str]:
     absent = [depth.name for depth in found.depths if depth.transfers and not found.of(depth.name, share)]
     if absent:
         yield f"Not measured {_at(found, share)}: {', '.join(absent)}."
-    common, most = (
-        len(found.common(share)),
-        max(len(found.of(depth.name, share)) for depth in found.depths),
-    )
+    common = len(found.common(share))
+    most = max(len(found.of(depth.name, share)) for depth in found.depths)
     otherwise = "; other training samples may tell otherwise" if common == 1 else ""
     if common < most:
         yield f"It was chosen on {_splits(common)} alone, where all of this was measured{otherwise}."

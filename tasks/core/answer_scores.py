@@ -139,12 +139,16 @@ def mean_of(scored: Sequence[Mapping[str, Drawn]]) -> dict[str, Drawn]:
     return {metric: _mean([each[metric] for each in scored]) for metric in ANSWER_METRICS}
 
 
+def with_mean(scored: Mapping[str, dict[str, Drawn]]) -> dict[str, dict[str, Drawn]]:
+    """Put "macro average" beside targets' scores."""
+    return {**scored, MACRO: mean_of(list(scored.values()))}
+
+
 def _mean(scores: Sequence[Drawn]) -> Drawn:
     draws, values = np.stack([each.draws for each in scores]), np.array([each.value for each in scores])
     decided = [each.groups for each in scores if not np.isnan(each.value)]
-    rarest = (
-        min(decided, key=len) if decided else np.empty(0, dtype=int)
-    )  # of a mean, what is decided by the fewest
+    # a mean is decided by what the fewest decide
+    rarest = min(decided, key=len) if decided else np.empty(0, dtype=int)
     return Drawn(float(_known_mean(values[:, None])[0]), _known_mean(draws), rarest)
 
 
@@ -168,8 +172,9 @@ def draw_targets(
     asked: Mapping[str, Sequence[Question]], draws: Draws, *, micro: bool = True
 ) -> dict[str, dict[str, Drawn]]:
     """Score the targets of one test part by name, and "macro average" and, if wanted, "micro average" over them."""
-    scored = {name: mean_of([draw_question(each, draws) for each in of]) for name, of in asked.items()}
-    told = scored | {MACRO: mean_of(list(scored.values()))}
+    told = with_mean(
+        {name: mean_of([draw_question(each, draws) for each in of]) for name, of in asked.items()}
+    )
     if not micro:
         return told
     return told | {MICRO: draw_question(pooled([each for of in asked.values() for each in of]), draws)}

@@ -25,7 +25,6 @@ from tasks.core.heads import (
     head_key,
     held,
     save_heads,
-    stories_in,
 )
 from tasks.core.hyper import Hyper, Network, Softmax, budget, spelled
 from tasks.core.store import holdings
@@ -189,18 +188,6 @@ def fill(source: Source, grids: Iterable[Grid], part: Part, advance: Advance = l
         found |= dict.fromkeys(some, path)
         done += sum(_units(source, hyper, part) for hyper in some.values())
     return Filled({key: found[key] for key in hypers}, list(lacking))
-
-
-def seconds_of(files: Mapping[str, Path]) -> float | None:
-    """Tell what training heads took, by their keys and files; None if that was not kept.
-
-    What is trained in one go lies in one file, and each head has an even share of its time. Heads do not tell it
-    themselves: the same heads are the same bytes.
-    """
-    try:
-        return sum(float(cost_of(path).read_text()) / len(stories_in(path)) for path in files.values())
-    except (OSError, ValueError):
-        return None
 
 
 def add_to(advance: Advance, before: int, more: int) -> None:

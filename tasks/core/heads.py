@@ -9,6 +9,7 @@ among which neighbours are looked for, lies there once.
 import errno
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,6 +204,21 @@ def stories_in(path: Path) -> dict[str, dict[str, Any]]:
 def cost_of(path: Path) -> Path:
     """Name what is kept beside a file of heads: the seconds that training them took."""
     return path.with_suffix(COST)
+
+
+def seconds_of(files: Mapping[str, Path]) -> float | None:
+    """Tell what training heads took, by their keys and files; None if that was not kept.
+
+    What is trained in one go lies in one file, and each head has an even share of its time. Heads do not tell it
+    themselves: the same heads are the same bytes.
+    """
+    try:
+        return sum(
+            mine * float(cost_of(path).read_text()) / len(stories_in(path))
+            for path, mine in Counter(files.values()).items()
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def damage(path: Path) -> str:

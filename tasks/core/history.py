@@ -81,7 +81,7 @@ def alike(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _measure(row: Mapping[str, Any]) -> list[str]:
     """What a run's headline is a score of."""
-    return [row["split"], row["metric"], row.get("targets", "")]
+    return [row["split"], row["metric"], row["targets"]]
 
 
 def _typed(row: Mapping[Any, str]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.cells import Filled, Source, fill, seconds_of, work
-from tasks.core.heads import HeadFile, head_key, load_heads
+from tasks.core.cells import Filled, Source, fill, work
+from tasks.core.heads import HeadFile, head_key, load_heads, seconds_of
 from tasks.core.hyper import Hyper, Network, budget
 from tasks.core.ladder import Ladder, Rung, rungs
 from tasks.core.metrics import Draws, TestPart, draw_groups, draw_scores
@@ -100,9 +100,9 @@ class Bench:
         for number, rung in enumerate(self.rungs):
             within = self._within(rung, number, advance)
             if self._is_there(rung):
-                cells.append(self._found(rung, within))
+                cells.append(self._cell(rung, self._fill(rung, within)))
             elif (seconds := self._expected(rung)) <= self.ladder.seconds - self.spent:
-                cells.append(self._trained(rung, within))
+                cells.append(self._cell(rung, self._train(rung, within)))
             else:
                 self._leave_out(rung, seconds)
             advance((number + 1) * UNITS)
@@ -207,16 +207,13 @@ class Bench:
             )
         )
 
-    def _trained(self, rung: Rung, advance: Callable[[int], None]) -> Cell:
+    def _train(self, rung: Rung, advance: Callable[[int], None]) -> Filled:
         with self.slot() if self.ladder.depths[rung.depth].is_network else nullcontext():
             started = time.monotonic()
             filled = self._fill(rung, advance)
             self.spent += time.monotonic() - started
         self.trained += 1
-        return self._cell(rung, filled)
-
-    def _found(self, rung: Rung, advance: Callable[[int], None]) -> Cell:
-        return self._cell(rung, self._fill(rung, advance))
+        return filled
 
     def _fill(self, rung: Rung, advance: Callable[[int], None]) -> Filled:
         return fill(self.sources[rung.depth], [self.ladder.depths[rung.depth]], rung.part, advance)
@@ -233,7 +230,6 @@ class Bench:
         said = TestPart(self._places[test], source.labels[test], source.weights[test], head.log_proba)
         story = head.story
         seconds = story.get("seconds", took)
-        frozen = self._frozen_seconds(rung, story)
         return Cell(
             depth=grid.name,
             share=rung.share,
@@ -242,7 +238,7 @@ class Bench:
             inner=story["inner_brier"],
             score=draw_scores(said, self._draws)[self.metric],
             seconds=seconds,
-            without_cache=None if seconds is None else seconds + frozen,
+            without_cache=None if seconds is None else seconds + self._frozen_seconds(rung, story),
             epochs=int(story.get("epochs_in_all", 0)),
             trainings=int(story.get("trainings", len(grid.hypers))),
             stopped=str(story.get("stopped", "")),

@@ -63,7 +63,7 @@ def told_time(ended: str) -> str:
 
 def _other_targets(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say that the last run's mean is over other targets, where both are known."""
-    told = [row.get("targets", "") for row in rows[-2:]]
+    told = [row["targets"] for row in rows[-2:]]
     if len(set(told)) < 2 or not all(told):
         return ""
     since = f"since the last run ({told_time(rows[-2]['ended'])})"

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from tasks.core.heads import Grid
 from tasks.core.metrics import Drawn, differences, intervals
+from tasks.core.splits import SplitSpec
 
 DIFFERENCES = ("split", "first", "second", "metric", "difference", "low", "high", "real")
 """Columns of differences.csv."""
@@ -34,6 +36,16 @@ def choose_name(means: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """
     first = [row for row in means if row["split"] == means[0]["split"]]
     return min(first, key=lambda row: _or_worst(row["inner_brier"]))
+
+
+def find_chosen(
+    means: Sequence[Mapping[str, Any]], grids: Sequence[Grid], splits: Sequence[SplitSpec]
+) -> tuple[Mapping[str, Any], Grid, SplitSpec]:
+    """Find what `choose_name` chooses: its row, the experiment, and the split on which it was chosen."""
+    best = choose_name(means)
+    [grid] = [each for each in grids if each.name == best["experiment"]]
+    [spec] = [each for each in splits if each.name == best["split"]]
+    return best, grid, spec
 
 
 def rows_of_chosen(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[Mapping[str, Any]]:

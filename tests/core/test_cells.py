@@ -17,10 +17,10 @@ from torch import nn
 import tasks.core.finetune
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
-from tasks.core.cells import Filled, Source, fill, seconds_of, work
+from tasks.core.cells import Filled, Source, fill, work
 from tasks.core.errors import RequestError
 from tasks.core.finetune import Training
-from tasks.core.heads import Grid, HeadFile, cost_of, head_key, load_heads
+from tasks.core.heads import Grid, HeadFile, cost_of, head_key, load_heads, seconds_of
 from tasks.core.hyper import Centroid, Hyper, Network, Ridge, Softmax, budget, spelled
 from tasks.core.layers import part as layers_behind
 from tasks.core.networks import load_network

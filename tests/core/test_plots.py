@@ -27,6 +27,7 @@ def run(value):
         "ended": "2026-01-02T03:04:05+00:00",
         "split": "random",
         "metric": "accuracy",
+        "targets": "",
         "value": value,
         "low": value - 0.1,
         "high": value + 0.1,

@@ -13,6 +13,7 @@ NOW = {
     "low": 0.77,
     "high": 0.83,
     "samples": 1000,
+    "targets": "",
 }
 BEFORE = NOW | {"ended": "2026-03-01T23:59:59+00:00"}
 
