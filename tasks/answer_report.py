@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.answer_references import AnswerScores, Targets
 from tasks.caching import stage
 from tasks.core.answer_parts import answer_parts
 from tasks.core.answer_pictures import Looks, label_errors, looks_of
@@ -38,7 +39,7 @@ from tasks.core.summary import (
 )
 from tasks.core.tables import read_table, write_table
 from tasks.core.targets import answered
-from tasks.references import AnswerScores, Copies, Samples, Targets
+from tasks.references import Copies, Samples
 
 GAINS = ("split", "joint", "separate", "target", "metric", "difference", "low", "high", "real")
 

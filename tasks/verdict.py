@@ -4,11 +4,12 @@ from typing import Any
 
 from tasks.caching import stage
 from tasks.core import versions
-from tasks.core.advice import Target, rules, sentence
+from tasks.core.advice import sentence
 from tasks.core.artifacts import Artifacts
 from tasks.core.backbones import Backbone
 from tasks.core.ladder import Ladder, unfair
 from tasks.core.measuring import Bench
+from tasks.core.rules import Target, rules
 from tasks.core.tables import read_table
 from tasks.core.verdict import Measured, as_rows, differences, spelled, total
 from tasks.limits import gpu_slot

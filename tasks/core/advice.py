@@ -1,18 +1,12 @@
-"""A verdict in words: what to freeze, whether transfer helps, whether more labels would; and rules of thumb."""
+"""A verdict in words: what to freeze, whether transfer helps, whether more labels would."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.metrics import LOWER_IS_BETTER
 from tasks.core.verdict import EVERYTHING, HEAD, SCRATCH, SUFFIX, Depth, Difference, Measured, row_of
-from tasks.core.verdict import differences as compare
 
-FEW, MANY = 100, 1000
-"""Samples a class: below the first labels are few, from the second on they are many. Books name no numbers."""
-MUCH_LARGER = 10
-"""So many times as many samples make a source that is much larger than the target."""
 NO_MATTER = 0.015
 """A difference whose whole interval lies nearer to nought than this, a point when rounded, does not matter."""
 HOPELESS = 1000
@@ -20,19 +14,6 @@ HOPELESS = 1000
 
 BETTER, WORSE, ALIKE, UNSURE = "better", "worse", "alike", "unsure"
 """What a difference's interval allows to be said."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What rules of thumb go by.
-
-    Attributes:
-        classes: how many there are.
-        source: samples that the backbone learnt from, None if nobody said.
-    """
-
-    classes: int
-    source: int | None
 
 
 def sentence(found: Measured, differences: Sequence[Difference]) -> str:
@@ -111,8 +92,8 @@ def _depth(found: Measured, differences: Sequence[Difference], best: str, share:
     What a start from scratch is worth is told of transfer.
     """
     doing = _doing(found.depth(best))
-    for each in _of("depth", differences, share) if found.depth(best).transfers else ():
-        head, allows = _doing(found.depth(each.second)), _allows(found, each)
+    for each in differences_of("depth", differences, share) if found.depth(best).transfers else ():
+        head, allows = _doing(found.depth(each.second)), allowed(found, each)
         if allows == WORSE:
             yield f"{_capital(head)} is better by {_amount(found, each)}{_chosen_otherwise(each, best)}"
         elif allows == ALIKE:
@@ -124,11 +105,11 @@ def _depth(found: Measured, differences: Sequence[Difference], best: str, share:
 def _transfer(found: Measured, differences: Sequence[Difference], best: str, share: float) -> Iterator[str]:
     """Whether anything pretrained helps with all labels, and with the fewest that were tried."""
     at, few = _at(found, share), _few_transfer(found, differences, share)
-    told = _of("transfer", differences, share)
+    told = differences_of("transfer", differences, share)
     if not told:
         yield f"Whether transfer helps was not measured {at}."
     for each in told:
-        allows, otherwise = _allows(found, each), _chosen_otherwise(each, best)
+        allows, otherwise = allowed(found, each), _chosen_otherwise(each, best)
         if allows == BETTER and otherwise == "." and few is not None and few.low > 0:
             otherwise, few = f", and by {_amount(found, few)} {_at(found, few.share)}.", None
         yield {
@@ -146,7 +127,7 @@ def _transfer(found: Measured, differences: Sequence[Difference], best: str, sha
 def _few_transfer(found: Measured, differences: Sequence[Difference], share: float) -> Difference | None:
     """What transfer is worth with the fewest labels, where that can be told."""
     least = found.shares()[0]
-    told = [each for each in _of("transfer", differences, least) if each.real]
+    told = [each for each in differences_of("transfer", differences, least) if each.real]
     return told[0] if told and least < share else None
 
 
@@ -167,7 +148,7 @@ def _with_few(found: Measured, differences: Sequence[Difference], best: str, sha
         WORSE: f"{at} {head} beats {other} by {_amount(found, each)}",
         ALIKE: f"{at} {head} is as good{than} (paired difference {_moved(found, each)})",
         UNSURE: f"{at} whether {other} is worth more than {head} {_unsure(found, each)}",
-    }[_allows(found, each)] + _chosen_otherwise(each, few)
+    }[allowed(found, each)] + _chosen_otherwise(each, few)
 
 
 def _few_depth(found: Measured, differences: Sequence[Difference], best: str, few: str) -> Difference | None:
@@ -179,7 +160,7 @@ def _few_depth(found: Measured, differences: Sequence[Difference], best: str, fe
     if found.depth(few).kind == HEAD:
         deeper = found.depth(best).kind in (SUFFIX, EVERYTHING)
         return found.difference("depth", (best, least), (few, least)) if deeper else None
-    told = _of("depth", differences, least)
+    told = differences_of("depth", differences, least)
     return told[0] if told and found.depth(few).transfers else None
 
 
@@ -191,7 +172,7 @@ def _chosen_otherwise(each: Difference, chosen: str | None) -> str:
 
 def _labels(found: Measured, differences: Sequence[Difference], share: float) -> Iterator[str]:
     """Whether the last step to more labels helped."""
-    told = _of("labels", differences, share)
+    told = differences_of("labels", differences, share)
     if not told:
         yield "Whether more labels would help was not measured."
     for each in told:
@@ -202,74 +183,15 @@ def _labels(found: Measured, differences: Sequence[Difference], share: float) ->
             WORSE: f"More labels did not help: {_moved(found, each)} {step}.",
             ALIKE: f"More labels should hardly help: {_moved(found, each)} {step}.",
             UNSURE: f"Whether more labels would help {_unsure(found, each, '', f' {step}')}.",
-        }[_allows(found, each)]
+        }[allowed(found, each)]
 
 
-def rules(found: Measured, target: Target) -> list[dict[str, Any]]:
-    """Hold rules of thumb against what was measured.
-
-    They are the usual advice of textbooks and courses (such as Stanford's CS231n, "Transfer learning"): how
-    much to train goes by how many labels there are, and whether transfer helps by how much larger the
-    source is. A rule agrees where it names what the inner folds chose, or where what it names is no worse;
-    where that was not measured, or cannot be told of transfer, it neither agrees nor disagrees: None.
-    """
-    told = []
-    for share in found.shares():
-        best, each_class = found.chosen(share), found.train(share) / max(1, target.classes)
-        if best is not None:
-            told.append(_rule(found, share, best, each_class))
-    return [*told, *_source_rule(found, target)]
-
-
-def _rule(found: Measured, share: float, best: str, each_class: float) -> dict[str, Any]:
-    if each_class < FEW:
-        says, rule = HEAD, "few labels: freeze everything and train a head alone"
-    elif each_class < MANY:
-        says, rule = SUFFIX, "more labels: freeze fewer layers"
-    else:
-        says, rule = EVERYTHING, "many labels: pretrained weights are the start for everything"
-    return {
-        "rule": f"{found.train(share):,.0f} samples, {each_class:,.0f} a class: {rule}",
-        "says": says,
-        "measured": best,
-        "agrees": found.depth(best).kind == says or _any_no_worse(found, says, best, share),
-    }
-
-
-def _any_no_worse(found: Measured, kind: str, best: str, share: float) -> bool | None:
-    """Whether some depth of a kind is no worse than the best; None if none was measured beside it."""
-    named = [depth.name for depth in found.depths if depth.kind == kind]
-    apart = [found.difference("rule", (best, share), (name, share)) for name in named]
-    told = [not each.low > 0 for each in apart if each is not None]
-    return any(told) if told else None
-
-
-def _source_rule(found: Measured, target: Target) -> Iterator[dict[str, Any]]:
-    """What the sizes of source and target say of transfer, where both are known."""
-    told = _of("transfer", compare(found), found.shares()[-1]) if found.cells else []
-    if target.source is None or not told:
-        return
-    [each], much = told, target.source >= MUCH_LARGER * found.train(told[0].share)
-    allows = _allows(found, each)
-    yield {
-        "rule": f"a source of {target.source:,} samples is {'' if much else 'not '}much larger than the target: "
-        f"{'transfer helps' if much else 'transfer hardly helps'}",
-        "says": "transfer" if much else SCRATCH,
-        "measured": {
-            BETTER: each.first,
-            WORSE: each.second,
-            ALIKE: "no difference",
-            UNSURE: "cannot be told",
-        }[allows],
-        "agrees": None if allows == UNSURE else (allows == BETTER) == much,
-    }
-
-
-def _of(what: str, differences: Sequence[Difference], share: float) -> list[Difference]:
+def differences_of(what: str, differences: Sequence[Difference], share: float) -> list[Difference]:
+    """Pick the differences of one kind on one share."""
     return [each for each in differences if (each.what, each.share) == (what, share)]
 
 
-def _allows(found: Measured, each: Difference) -> str:
+def allowed(found: Measured, each: Difference) -> str:
     """Tell what a difference's interval allows to be said; log loss has no points by which to call two alike."""
     if each.real:
         return BETTER if each.low > 0 else WORSE

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.core.advice import NO_MATTER, Target, rules, sentence
+from tasks.core.advice import NO_MATTER, sentence
 from tasks.core.metrics import METRICS, Drawn
 from tasks.core.report import templates
+from tasks.core.rules import Target, rules
 from tasks.core.verdict import Cell, Depth, Difference, Measured, differences
 
 HEAD, CUT = Depth("head", "head"), Depth("blocks.3", "suffix", "blocks.3")
