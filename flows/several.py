@@ -9,7 +9,6 @@ from flows.stages import Stages
 from flows.story import story_of
 from flows.study import Study
 from tasks.answer_curve import answer_curve
-from tasks.answer_references import AnswerCurve, AnswerHeads, AnswerScores, Targets
 from tasks.answer_report import write_answer_report
 from tasks.answer_scores import score_answers
 from tasks.answers import train_answers
@@ -19,7 +18,7 @@ from tasks.core.artifacts import Artifacts
 from tasks.core.heads import Grid
 from tasks.core.trials import name_of, together
 from tasks.publish import publish
-from tasks.references import Features, Samples
+from tasks.references import AnswerCurve, AnswerHeads, AnswerScores, Features, Samples, Targets
 from tasks.targets import count_answers
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasks.answer_references import AnswerCurve, AnswerScores
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_parts import answer_parts
@@ -24,7 +23,7 @@ from tasks.core.tables import read_table
 from tasks.core.targets import answered, answers_of
 from tasks.core.trials import Part
 from tasks.progress import Progress
-from tasks.references import Features, Gain, Point, Samples
+from tasks.references import AnswerCurve, AnswerScores, Features, Gain, Point, Samples
 
 if TYPE_CHECKING:
     from tasks.core.answer_curve import Classroom

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.answer_references import AnswerScores, Targets
 from tasks.caching import stage
 from tasks.core.answer_parts import answer_parts
 from tasks.core.answer_pictures import Looks, label_errors, looks_of
@@ -39,7 +38,7 @@ from tasks.core.summary import (
 )
 from tasks.core.tables import read_table, write_table
 from tasks.core.targets import answered
-from tasks.references import Copies, Samples
+from tasks.references import AnswerScores, Copies, Samples, Targets
 
 GAINS = ("split", "joint", "separate", "target", "metric", "difference", "low", "high", "real")
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.answer_references import AnswerHeads, AnswerScores
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_bench import Bench, PartHeads, SplitHeads, apart, gains, widths
@@ -13,7 +12,7 @@ from tasks.core.metrics import draw_groups
 from tasks.core.splits import SplitSpec, groups_of
 from tasks.core.standings import choose_name
 from tasks.core.tables import read_table
-from tasks.references import Samples
+from tasks.references import AnswerHeads, AnswerScores, Samples
 
 
 def _identity(inputs: dict[str, Any]) -> object:

@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from tasks.answer_references import AnswerHeads
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_cells import Asking, cut_of, fill_answers, work
@@ -20,7 +19,7 @@ from tasks.core.targets import answered
 from tasks.core.trials import shelves_identity
 from tasks.limits import gpu_slot
 from tasks.progress import Progress
-from tasks.references import Features, Heads, Samples, Shelf
+from tasks.references import AnswerHeads, Features, Heads, Samples, Shelf
 
 
 def _identity(inputs: dict[str, Any]) -> object:

@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from tasks.answer_references import Targets
 from tasks.caching import stage
 from tasks.core import versions
 from tasks.core.answer_parts import able_targets
 from tasks.core.splits import SplitSpec
 from tasks.core.tables import read_table
 from tasks.core.targets import answered, answers_of
-from tasks.references import Samples
+from tasks.references import Samples, Targets
 
 
 def _identity(inputs: dict[str, Any]) -> object:
